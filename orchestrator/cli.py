@@ -1,0 +1,276 @@
+"""The command line: arguments, progress and exit codes, and nothing else.
+
+What a command needs is imported when it runs, so that --help is quick.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from orchestrator.errors import INCOMPLETE, NOTHING_TO_DO, UNEXPECTED, OrchestratorError
+
+if TYPE_CHECKING:
+    from orchestrator.job import Wishes
+    from orchestrator.report import Report
+
+EPILOG = """\b
+Exit codes:
+  0    all files verified (plan: the plan is made)
+  2    .env, an option or a path is wrong
+  3    a template of ours is wrong
+  4    no usable rclone
+  5    the store refused the credentials or the bucket
+  6    the transfer failed
+  7    not all files are verified: differences, refused files, conflicts
+  8    nothing to do: the source has no files
+  70   unexpected error
+  130, 143  interrupted; the same command goes on where it was"""
+
+
+class Terminated(BaseException):  # like KeyboardInterrupt, no error
+    """SIGTERM: `docker stop`, a shutdown."""
+
+
+@click.group(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="media-orchestrator")
+@click.option(
+    "--env-file",
+    type=click.Path(path_type=Path),
+    default=".env",
+    show_default=True,
+    help="The site's .env, with MEDIA_STORAGE and MEDIA_STORAGE_OPTIONS.",
+)
+@click.option(
+    "--source",
+    type=click.Path(path_type=Path),
+    default="media",
+    show_default=True,
+    help="The folder with the site's media.",
+)
+@click.option(
+    "--run-dir",
+    type=click.Path(path_type=Path),
+    default="migration-runs",
+    show_default=True,
+    help="Where each run leaves its ledger and its reports.",
+)
+@click.option("--json", "as_json", is_flag=True, help="JSON lines instead of text.")
+@click.option("--quiet", is_flag=True, help="No progress, only the summary.")
+@click.pass_context
+def cli(ctx: click.Context, /, **options: Any) -> None:
+    """Move a Django site's media from the local disk to the storage that its .env names,
+    and prove that it arrived.
+
+    The source is never written, buckets are never created, and an object that somebody else put
+    into the store is left alone. Begin with `plan`: it writes nothing to the store.
+
+    Every option can be given as a variable too: MEDIA_ORCHESTRATOR_SOURCE for --source.
+    """  # noqa: D205
+    ctx.obj = options
+
+
+def _run_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    for option in reversed(
+        [
+            click.option("--include", multiple=True, metavar="GLOB", help="Only these files."),
+            click.option("--exclude", multiple=True, metavar="GLOB", help="All but these files."),
+            click.option("--transfers", type=click.IntRange(1), help="Files in flight at once."),
+            click.option("--bwlimit", metavar="RATE", help="rclone's limit, as in 2M or 1M:off."),
+            click.option(
+                "--bandwidth",
+                type=float,
+                metavar="MBIT",
+                help="Uplink in Mbit/s, for the forecast of the plan.",
+            ),
+            click.option(
+                "--overwrite-conflicts",
+                is_flag=True,
+                help="Put local files in the place of objects that differ and are not ours.",
+            ),
+        ]
+    ):
+        function = option(function)
+    return function
+
+
+def _sample_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    sample = click.option(
+        "--sample",
+        default="default",
+        help="How many files to read back: all, or the share of bad files to exclude, as in 0.1%.",
+    )
+    seed = click.option("--seed", type=int, help="Draw the same sample again.")
+    return sample(seed(function))
+
+
+@cli.command()
+@_run_options
+@click.pass_obj
+def plan(common: dict[str, Any], /, **options: Any) -> None:
+    """Say what `migrate` would do, and how long it would take; write nothing to the store."""
+    _go("plan", common, options)
+
+
+@cli.command()
+@_run_options
+@_sample_options
+@click.option("--skip-refused", is_flag=True, help="Go on without files that cannot be migrated.")
+@click.option("--dry-run", is_flag=True, help="The same as `plan`.")
+@click.pass_obj
+def migrate(common: dict[str, Any], /, *, dry_run: bool, **options: Any) -> None:
+    """Plan, copy, check, read back and report. Run it again for what has changed since."""
+    _go("plan" if dry_run else "migrate", common, options)
+
+
+@cli.command()
+@click.pass_obj
+def check(common: dict[str, Any]) -> None:
+    """Compare all files of the last run with the store again."""
+    _go("check", common, {})
+
+
+@cli.command()
+@_sample_options
+@click.pass_obj
+def verify(common: dict[str, Any], /, **options: Any) -> None:
+    """Read a sample of the last run's files back through the site's own storage class again."""
+    _go("verify", common, options)
+
+
+@cli.command()
+@click.option("--output", type=click.Path(path_type=Path), help="Write a usable rclone.conf here.")
+@click.pass_obj
+def config(common: dict[str, Any], output: Path | None) -> None:
+    """Show the rclone remote that the two lines of .env mean, with its secrets masked."""
+    from orchestrator.pipeline import resolve
+    from orchestrator.rclone import FAITHFUL
+    from orchestrator.report import remote_lines
+
+    target, remote = resolve(common["env_file"])
+    click.echo("\n".join(remote_lines(remote)))
+    flags = [*FAITHFUL, "--checksum", *(f"--{k}={v}" for k, v in remote.flags.items())]
+    click.echo(target.redact(f"\n# rclone copy {common['source']} {remote.root} {' '.join(flags)}"))
+    for note in (*remote.notes, *remote.site):
+        click.echo(f"# {note}")
+    if output:
+        _write_config(
+            output, "\n".join(["[media]", *(f"{k} = {v}" for k, v in remote.config.items())])
+        )
+
+
+def _write_config(path: Path, text: str) -> None:
+    if path.exists():
+        click.confirm(f"{path} exists. Overwrite it?", abort=True, err=True)
+        path.unlink()
+    with open(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:  # noqa: PTH123  # the mode
+        file.write(text + "\n")
+    click.echo(f"{path} holds secrets: only you can read it; delete it after use.", err=True)
+
+
+@cli.command()
+@click.argument("storage_class", required=False)
+def storages(storage_class: str | None) -> None:
+    """List the supported storage classes; with CLASS, what becomes of each of its options."""
+    from orchestrator.fates import classes, options
+
+    click.echo("\n".join(options(storage_class) if storage_class else classes()))
+
+
+@cli.command()
+@click.argument("run", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option("--format", "kind", type=click.Choice(["text", "json", "md"]), default="text")
+def report(run: Path, kind: str) -> None:
+    """Show the report of a finished run again."""
+    from orchestrator.report import stored
+
+    click.echo(stored(run, kind), nl=False)
+
+
+def _wishes(options: dict[str, Any]) -> Wishes:
+    from orchestrator.job import Wishes
+
+    bandwidth = options.pop("bandwidth", None)
+    return Wishes(**options, bandwidth=bandwidth * 125_000 if bandwidth else None)
+
+
+def _go(command: str, common: dict[str, Any], options: dict[str, Any]) -> NoReturn:
+    from orchestrator import pipeline
+    from orchestrator.progress import observer
+    from orchestrator.report import as_json, as_text
+
+    watching = observer(quiet=common["quiet"], as_json=common["as_json"])
+    request = pipeline.Request(
+        command=command,
+        env_file=common["env_file"],
+        source=common["source"],
+        runs=common["run_dir"].absolute(),
+        wishes=_wishes(options),
+    )
+    try:
+        found, folder, error = pipeline.run(request, watching)
+    finally:
+        watching.close()
+    if common["as_json"]:
+        click.echo(json.dumps({"event": "report", **json.loads(as_json(found))}))
+    else:
+        click.echo(as_text(found, shlex.join(["media-orchestrator", *sys.argv[1:]])), nl=False)
+        click.echo(f"  report: {folder / 'report.md'}")
+    if error:
+        raise error
+    sys.exit(_exit_code(found))
+
+
+def _exit_code(found: Report) -> int:
+    from orchestrator.report import Verdict
+
+    if not found.entries.files:
+        return NOTHING_TO_DO
+    if found.verdict in (Verdict.VERIFIED, Verdict.PLANNED):
+        return 0
+    sent = any(item.reason.startswith("not sent") for item in found.trouble)
+    return 6 if sent else INCOMPLETE
+
+
+def _terminate(_signal: int, _frame: object) -> None:
+    raise Terminated
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run the command line; turn every error into a text that helps and an exit code."""
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        cli.main(args, standalone_mode=False, auto_envvar_prefix="MEDIA_ORCHESTRATOR")
+    except OrchestratorError as error:
+        for problem in error.problems:
+            click.echo(f"error: {problem}", err=True)
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort, Terminated) as error:
+        click.echo("\ninterrupted; the same command goes on where it was", err=True)
+        sys.exit(143 if isinstance(error, Terminated) else 130)
+    except Exception as error:  # noqa: BLE001  # the last net: no traceback, no secret
+        click.echo(_unexpected(error), err=True)
+        sys.exit(UNEXPECTED)
+
+
+def _unexpected(error: Exception) -> str:
+    """Name the place but not the values: those may be secrets."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    place = f"{Path(frame.filename).name}:{frame.lineno} in {frame.name}"
+    return f"error: unexpected {type(error).__name__} at {place}\n  TIP: report it with this line"
+
+
+if __name__ == "__main__":
+    main()

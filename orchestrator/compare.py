@@ -1,0 +1,84 @@
+"""Compare local files with objects byte by byte, where no hash of the store can say it."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import groupby
+
+from orchestrator.digest import BLOCK
+from orchestrator.job import Job
+from orchestrator.ledger import Row
+from orchestrator.storage import Upload
+
+EQUAL = "="
+MARKS = {
+    "*": "the object's content differs",
+    "+": "it is not in the store",
+    "!": "rclone could not read it",
+}
+
+
+def by_rclone(
+    job: Job, rows: Iterable[Row], uploads: Mapping[int, Upload], *, download: bool
+) -> tuple[dict[str, str], int]:
+    """Return rclone check's mark of each file, and the number of hashes that it missed."""
+    marks: dict[str, str] = {}
+    missed = 0
+    for config, group in groupby(rows, key=lambda row: _config(uploads, row)):
+        found, count = job.rclone.check_names(
+            (row.name for row in group), Upload(config=config), download=download
+        )
+        marks |= found
+        missed += count
+    return marks, missed
+
+
+def _config(uploads: Mapping[int, Upload], row: Row) -> tuple[tuple[str, str], ...]:
+    """Checking needs the same keys as copying did: of an encryption, say."""
+    return uploads[row.batch or 0].config if row.batch in uploads else ()
+
+
+def by_bytes(job: Job, rows: list[Row], uploads: Mapping[int, Upload]) -> Iterator[tuple[Row, str]]:
+    """Yield each row with '' if the object's bytes are the file's, else with what is wrong."""
+    bulk = [row for row in rows if not row.direct]
+    marks, _ = by_rclone(job, bulk, uploads, download=True) if bulk else ({}, 0)
+    for row in bulk:
+        mark = marks.get(row.name, "!")
+        yield row, "" if mark == EQUAL else MARKS.get(mark, mark)
+    yield from job.map(lambda row: (row, by_class(job, row)), (r for r in rows if r.direct))
+
+
+def by_class(job: Job, row: Row) -> str:
+    """Read the object through the storage class; return '' if its bytes are the file's."""
+    try:
+        got = _digest_of_object(job, row.name)
+    except Exception as error:  # noqa: BLE001  # any error of any SDK is a failed read
+        job.forget_target()
+        return job.target.redact(f"reading it failed: {type(error).__name__}: {error}")
+    return "" if got in _digests_of_file(job, row) else "the object's content differs"
+
+
+def _digest_of_object(job: Job, name: str) -> bytes:
+    found = hashlib.sha256()
+    with job.own_target().storage.open(name, "rb") as file:
+        while data := file.read(BLOCK):
+            found.update(data)
+    return found.digest()
+
+
+def _digests_of_file(job: Job, row: Row) -> Iterator[bytes]:
+    """A class that unpacks what it reads does so to any body that was stored packed."""
+    found = hashlib.sha256()
+    with job.path(row).open("rb") as file:
+        while data := file.read(BLOCK):
+            found.update(data)
+    yield found.digest()
+    if job.target.template.asked.compress and job.target.storage.gzip and not row.packed:
+        try:
+            with gzip.open(job.path(row)) as file:
+                yield hashlib.sha256(file.read()).digest()
+        except (OSError, EOFError, zlib.error):
+            return

@@ -1,0 +1,273 @@
+"""One SQLite file a run: a row a file, its state and its evidence; the truth for resume and report.
+
+Rollback journal, not WAL: the ledger is one file that may be copied at any time, writes come in
+few large transactions, and SQLite guarantees either journal against a power cut.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, fields
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from orchestrator.clients import Stored
+from orchestrator.inventory import Entry
+
+SCHEMA = 1
+CHUNK = 5000
+
+
+class State(StrEnum):
+    """Where a source entry stands; every entry is in exactly one state."""
+
+    CANDIDATE = "candidate"  # seen by the inventory, not yet planned
+    EXCLUDED = "excluded"
+    REFUSED = "refused"
+    CONFLICT = "conflict"
+    PLANNED = "planned"
+    PRESENT = "present"  # in the store, not yet proven
+    VERIFIED = "verified"
+    FAILED = "failed"
+    GONE = "gone"  # no longer in the source, so no entry of it
+
+
+class Change(StrEnum):
+    """What a file is to the store, as the plan found it."""
+
+    NEW = "new"
+    SAME = "same"
+    CHANGED = "changed"
+    CONFLICT = "conflict"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Row:
+    """A file of the ledger; sizes in bytes, times in ns, `hashes` joined by blanks."""
+
+    name: str
+    kind: str
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    key: str | None
+    slot: str | None
+    type: str | None
+    batch: int | None
+    direct: str | None
+    packed: bool
+    hashes: str | None
+    state: State
+    reason: str
+    change: Change | None
+    evidence: str | None
+    tags: str | None
+    written: bool
+    readback: str | None
+
+
+COLUMNS = ", ".join(field.name for field in fields(Row))
+TABLES = """
+CREATE TABLE fact (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE entry (
+  name PRIMARY KEY NOT NULL,  -- TEXT, or BLOB where the name is not UTF-8
+  kind TEXT NOT NULL, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, ctime_ns INTEGER NOT NULL,
+  key TEXT, slot TEXT, type TEXT, batch INTEGER, direct TEXT, packed INTEGER NOT NULL DEFAULT 0,
+  hashes TEXT,                -- of the local content, in the store's own forms
+  state TEXT NOT NULL, reason TEXT NOT NULL DEFAULT '', change TEXT,
+  evidence TEXT,              -- hash | bytes
+  tags TEXT,                  -- of the object when it was proven, or is about to be
+  written INTEGER NOT NULL DEFAULT 0,  -- a run of ours put it there
+  readback TEXT,
+  walk INTEGER NOT NULL
+);
+CREATE INDEX entry_state ON entry (state);
+CREATE INDEX entry_slot ON entry (slot);
+CREATE TABLE stored (
+  slot TEXT NOT NULL, key TEXT NOT NULL, size INTEGER NOT NULL, hash TEXT, tag TEXT
+);
+CREATE INDEX stored_slot ON stored (slot);
+"""
+# An inventory keeps what is known of an unchanged file. Of a changed one it forgets the hashes,
+# after noting them as the tags of an object of ours if an earlier run ended while storing it.
+UPSERT = """
+INSERT INTO entry (name, kind, size, mtime_ns, ctime_ns, state, reason, walk)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (name) DO UPDATE SET
+  tags = CASE WHEN :same THEN tags WHEN state IN ('planned', 'present')
+         THEN trim(coalesce(tags, '') || ' ' || coalesce(hashes, '')) ELSE tags END,
+  written = CASE WHEN state = 'planned' THEN 1 ELSE written END,
+  hashes = CASE WHEN :same THEN hashes END,
+  evidence = CASE WHEN :same AND state = 'verified' THEN evidence END,
+  readback = NULL, change = NULL,
+  kind = excluded.kind, size = excluded.size,
+  mtime_ns = excluded.mtime_ns, ctime_ns = excluded.ctime_ns,
+  state = excluded.state, reason = excluded.reason, walk = excluded.walk
+""".replace(
+    ":same",
+    "(size = excluded.size AND mtime_ns = excluded.mtime_ns AND ctime_ns = excluded.ctime_ns)",
+)
+
+
+class Ledger:
+    """The connection to one run's ledger; all its methods may raise sqlite3.Error."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.touch(mode=0o600)
+        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        self._db.execute("PRAGMA synchronous = NORMAL")
+        self._db.execute("PRAGMA cache_size = -32768")
+        if not self.schema:
+            with self.transaction():
+                for statement in TABLES.split(";\n"):
+                    self._db.execute(statement)
+                self._db.execute(f"PRAGMA user_version = {SCHEMA}")
+
+    @property
+    def schema(self) -> int:
+        return int(self._one("PRAGMA user_version"))
+
+    def close(self) -> None:
+        self._db.close()
+
+    def copy_to(self, path: Path) -> None:
+        path.touch(mode=0o600)
+        with closing(sqlite3.connect(path)) as copy:
+            self._db.backup(copy)
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
+
+    # Facts: small values about the run as a whole.
+
+    def fact(self, name: str, default: Any = None) -> Any:
+        row = self._db.execute("SELECT value FROM fact WHERE name = ?", (name,)).fetchone()
+        return json.loads(row[0]) if row else default
+
+    def set_fact(self, name: str, value: Any) -> None:
+        self._db.execute("REPLACE INTO fact VALUES (?, ?)", (name, json.dumps(value)))
+
+    # The inventory.
+
+    def walk(self, entries: Iterable[Entry]) -> None:
+        """Take in an inventory; rows that it does not see again are `gone`."""
+        number = self.fact("walk", 0) + 1
+        with self.transaction():
+            rows = (
+                (_out(e.name), e.kind, e.size, e.mtime_ns, e.ctime_ns, e.fate, e.reason, number)
+                for e in entries
+            )
+            self._db.executemany(UPSERT, rows)
+            self._db.execute("UPDATE entry SET state = 'gone' WHERE walk < ?", (number,))
+            self.set_fact("walk", number)
+
+    # The store's listing.
+
+    def observe(self, objects: Iterable[Stored], slot: Any) -> None:
+        """Take in a whole listing of the store, in place of the one before."""
+        with self.transaction():
+            self._db.execute("DELETE FROM stored")
+            rows = ((slot(o.key), o.key, o.size, o.hash, o.tag) for o in objects)
+            self._db.executemany("INSERT INTO stored VALUES (?, ?, ?, ?, ?)", rows)
+
+    def extra(self) -> int:
+        """Count the objects that belong to no entry."""
+        return int(
+            self._one(
+                "SELECT count(*) FROM stored s WHERE NOT EXISTS (SELECT 1 FROM entry e "
+                "WHERE e.slot = s.slot AND e.state <> 'gone') AND s.key NOT LIKE '%/'"
+            )
+        )
+
+    # Rows.
+
+    def rows(self, where: str = "1", values: tuple[Any, ...] = ()) -> Iterator[Row]:
+        """Yield the rows in the order of their names; the ledger may be written meanwhile."""
+        last: Any = None
+        while True:
+            after = "" if last is None else " AND name > ?"
+            found = self._db.execute(
+                f"SELECT {COLUMNS} FROM entry WHERE ({where}){after} ORDER BY name LIMIT {CHUNK}",  # noqa: S608  # ours
+                values if last is None else (*values, last),
+            ).fetchall()
+            yield from map(_row, found)
+            if len(found) < CHUNK:
+                return
+            last = found[-1][0]
+
+    def pairs(self, where: str) -> Iterator[tuple[Row, Stored | None]]:
+        """Yield each row with the object in its slot, if there is one."""
+        columns = ", ".join(f"e.{field.name}" for field in fields(Row))
+        last: Any = None
+        while True:
+            after = "" if last is None else " AND e.name > ?"
+            found = self._db.execute(
+                f"SELECT {columns}, s.key, s.size, s.hash, s.tag FROM entry e "  # noqa: S608  # ours
+                f"LEFT JOIN stored s ON s.slot = e.slot "
+                f"WHERE ({where}){after} GROUP BY e.name ORDER BY e.name LIMIT {CHUNK}",
+                () if last is None else (last,),
+            ).fetchall()
+            for row in found:
+                key, size, value, tag = row[-4:]
+                stored = (
+                    Stored(key=key, size=size, hash=value, tag=tag) if key is not None else None
+                )
+                yield _row(row[:-4]), stored
+            if len(found) < CHUNK:
+                return
+            last = found[-1][0]
+
+    def update(self, columns: str, rows: Iterable[tuple[Any, ...]]) -> None:
+        """Set the named columns; each row holds their values, then the name of the file."""
+        setters = ", ".join(f"{column} = ?" for column in columns.split())
+        statement = f"UPDATE entry SET {setters} WHERE name = ?"  # noqa: S608  # ours
+        with self.transaction():
+            self._db.executemany(statement, ((*row[:-1], _out(row[-1])) for row in rows))
+
+    def execute(self, statement: str, values: tuple[Any, ...] = ()) -> None:
+        self._db.execute(statement, values)
+
+    def select(self, statement: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+        return self._db.execute(statement, values).fetchall()
+
+    def count(self, where: str = "state <> 'gone'") -> tuple[int, int]:
+        """Return the number of files and of bytes."""
+        files, size = self.select(
+            f"SELECT count(*), coalesce(sum(size), 0) FROM entry WHERE {where}"  # noqa: S608  # ours
+        )[0]
+        return int(files), int(size)
+
+    def _one(self, statement: str) -> Any:
+        return self._db.execute(statement).fetchone()[0]
+
+
+def _out(name: str) -> str | bytes:
+    """SQLite's TEXT is UTF-8: a name that is not goes in as its bytes."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return os.fsencode(name)
+    return name
+
+
+def _row(values: tuple[Any, ...]) -> Row:
+    found = dict(zip((field.name for field in fields(Row)), values, strict=True))
+    name = found["name"]
+    found["name"] = os.fsdecode(name) if isinstance(name, bytes) else name
+    found["state"] = State(found["state"])
+    found["change"] = Change(found["change"]) if found["change"] else None
+    found["packed"], found["written"] = bool(found["packed"]), bool(found["written"])
+    return Row(**found)

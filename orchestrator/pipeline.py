@@ -1,0 +1,230 @@
+"""The stages of a run in order; it stops at the first that fails, and always ends in a report."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from orchestrator import check as checking
+from orchestrator import envfile, readback, report, runs, transfer
+from orchestrator import plan as planning
+from orchestrator import rclone as rclone_binary
+from orchestrator.errors import OrchestratorError, Problem
+from orchestrator.inventory import Rules, walk
+from orchestrator.job import Job, Wishes
+from orchestrator.known import explain
+from orchestrator.ledger import State
+from orchestrator.progress import Observer
+from orchestrator.rclone import Rclone
+from orchestrator.remote import Remote, translate
+from orchestrator.report import Report
+from orchestrator.storage import Target, Upload, load
+
+WHERE = ("endpoint", "host", "port", "account")  # remote keys that say which store it is
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What the user asked for, as paths and wishes."""
+
+    command: str
+    env_file: Path
+    source: Path
+    runs: Path
+    wishes: Wishes
+
+
+@dataclass(kw_only=True)
+class _Run:
+    """A run on its way: what the stages have found so far."""
+
+    job: Job
+    uploads: Mapping[int, Upload] = field(default_factory=dict)
+    sample: readback.Statement | None = None
+    timings: dict[str, float] = field(default_factory=dict)
+    problems: tuple[Problem, ...] = ()
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            self.timings[name] = round(time.monotonic() - start, 3)
+
+
+def resolve(env_file: Path) -> tuple[Target, Remote]:
+    """Return the storage object and the rclone remote of the two lines in `.env`."""
+    settings = envfile.read(env_file, os.environ)
+    for name, value in settings.variables.items():
+        os.environ.setdefault(name, value)  # as the site does, for classes that look there
+    target = load(settings)
+    return target, translate(target)
+
+
+def run(request: Request, observer: Observer) -> tuple[Report, Path, OrchestratorError | None]:
+    """Carry out one command; return its report, its folder, and what ended it early."""
+    version = rclone_binary.version(rclone_binary.find())
+    target, remote = resolve(request.env_file)
+    with runs.locked(request.runs):
+        folder = runs.create(request.runs)
+        job = _job(request, target, remote, folder, observer)
+        try:
+            return _run(request, job, version)
+        finally:
+            job.ledger.close()
+            shutil.rmtree(folder / "work", ignore_errors=True)
+
+
+def _job(request: Request, target: Target, remote: Remote, folder: Path, observer: Observer) -> Job:
+    source = request.source.resolve()
+    where = [remote.config[key] for key in WHERE if key in remote.config]
+    identity = [str(source), target.template.family, *where, remote.path]
+    tuning = target.template.tuning
+    extra = [
+        f"--transfers={request.wishes.transfers or tuning.transfers}",
+        f"--checkers={tuning.checkers}",
+        *tuning.flags,
+    ]
+    if request.wishes.bwlimit:
+        extra.append(f"--bwlimit={request.wishes.bwlimit}")
+    return Job(
+        source=source,
+        folder=folder,
+        target=target,
+        remote=remote,
+        ledger=runs.open_ledger(folder, request.runs, identity),
+        rclone=Rclone(
+            binary=rclone_binary.find(),
+            remote=remote,
+            source=source,
+            work=folder / "work",
+            redact=target.redact,
+            passed=target.template.pass_environment,
+            extra=tuple(extra),
+        ),
+        observer=observer,
+        wishes=request.wishes,
+    )
+
+
+def _run(request: Request, job: Job, version: str) -> tuple[Report, Path, OrchestratorError | None]:
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    state = _Run(job=job)
+    ended: OrchestratorError | None = None
+    try:
+        COMMANDS[request.command](request, state)
+    except OrchestratorError as error:
+        ended = error
+        state.problems = error.problems
+    except BaseException as error:
+        state.problems = (Problem(what=f"interrupted by {type(error).__name__}"),)
+        _report(request, state, started, version)
+        raise
+    return _report(request, state, started, version), job.folder, ended
+
+
+def _report(request: Request, state: _Run, started: str, version: str) -> Report:
+    found = report.build(
+        state.job,
+        command=request.command,
+        started=started,
+        problems=state.problems,
+        rclone=version,
+        sample=state.sample,
+        timings=state.timings,
+    )
+    redact = state.job.target.redact
+    report.write(state.job.folder, "report.json", redact(report.as_json(found)))
+    report.write(state.job.folder, "report.md", redact(report.as_markdown(found)))
+    report.write(state.job.folder, "summary.txt", redact(report.as_text(found, "")))
+    return found
+
+
+def _probe(state: _Run) -> None:
+    """Ask the store once through the class's own client, so that its refusal is a clear one."""
+    target = state.job.target
+    try:
+        target.client.probe(target.prefix)
+    except Exception as error:
+        raise explain(target.template, target.redact(f"{type(error).__name__}: {error}")) from error
+
+
+def _plan(request: Request, state: _Run) -> None:
+    job = state.job
+    with state.stage("preflight"):
+        job.observer.stage(f"asking {job.remote.vendor}")
+        _probe(state)
+    with state.stage("inventory"):
+        job.observer.stage(f"listing {job.source}")
+        wishes = job.wishes
+        rules = Rules(include=wishes.include, exclude=wishes.exclude)
+        job.ledger.walk(walk(job.source, rules, skip=request.runs))
+    with state.stage("plan"):
+        job.observer.stage("comparing with the store")
+        with _explained(job):
+            state.uploads = planning.plan(job)
+
+
+def _migrate(request: Request, state: _Run) -> None:
+    _plan(request, state)
+    job = state.job
+    if job.ledger.count(f"state = '{State.REFUSED}'")[0] and not job.wishes.skip_refused:
+        return
+    before = job.ledger.count("state = 'planned'")[1]
+    with state.stage("copy"), _explained(job):
+        transfer.copy(job, state.uploads)
+    if before and state.timings["copy"]:
+        job.ledger.set_fact("bytes_per_second", before / state.timings["copy"])
+    _check_and_read(state)
+
+
+def _check(_: Request, state: _Run) -> None:
+    job = state.job
+    _probe(state)
+    job.ledger.execute(
+        "UPDATE entry SET state = 'present', evidence = NULL "
+        "WHERE state IN ('verified', 'failed', 'planned', 'present')"
+    )
+    state.uploads = planning.address(job, "state = 'present'")
+    with state.stage("check"), _explained(job):
+        checking.check(job, state.uploads)
+
+
+def _verify(_: Request, state: _Run) -> None:
+    _probe(state)
+    with state.stage("read back"), _explained(state.job):
+        state.sample = readback.read_back(state.job)
+
+
+def _check_and_read(state: _Run) -> None:
+    with state.stage("check"), _explained(state.job):
+        checking.check(state.job, state.uploads)
+    with state.stage("read back"), _explained(state.job):
+        state.sample = readback.read_back(state.job)
+
+
+@contextmanager
+def _explained(job: Job) -> Iterator[None]:
+    """Turn what an SDK raises in the middle of a stage into an error that helps."""
+    try:
+        yield
+    except (OrchestratorError, AssertionError):
+        raise
+    except Exception as error:
+        text = job.target.redact(f"{type(error).__name__}: {error}")
+        raise explain(job.target.template, text) from error
+
+
+COMMANDS: Mapping[str, Callable[[Request, _Run], None]] = {
+    "plan": _plan,
+    "migrate": _migrate,
+    "check": _check,
+    "verify": _verify,
+}

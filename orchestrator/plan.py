@@ -1,0 +1,157 @@
+"""Decide for each file what a migration does with it: copy, leave, refuse, or report a conflict."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import groupby
+from typing import Any
+
+from orchestrator.clients import Stored
+from orchestrator.compare import by_bytes
+from orchestrator.job import Job, upload_key
+from orchestrator.ledger import Change, Row, State
+from orchestrator.parallel import chunks
+from orchestrator.storage import Target, Upload
+
+BYTES_AT_ONCE = 2000  # files in one byte comparison
+Decision = tuple[State, Change | None, str, str | None, str | None, str]
+
+
+class _RefusedNameError(Exception):
+    pass
+
+
+def plan(job: Job) -> dict[int, Upload]:
+    """Bring every candidate into a planned, present, verified, refused or conflict state.
+
+    Return the batches: under one number, all files with equal headers and remote keys.
+    """
+    uploads = address(job)
+    _collisions(job)
+    observe(job)
+    _compare(job)
+    _compare_bytes(job, uploads)
+    return uploads
+
+
+def observe(job: Job) -> None:
+    """List the store through the class's own client."""
+    fold = job.target.template.names.fold
+    job.ledger.observe(job.target.client.objects(job.target.prefix), slot=fold)
+
+
+def address(job: Job, where: str = "state = 'candidate'") -> dict[int, Upload]:
+    """Ask the class for the key and the headers of each file."""
+    numbers: dict[Upload, int] = {}
+    rows = (_addressed(job.target, numbers, row) for row in job.ledger.rows(where))
+    job.ledger.update("key slot type batch direct packed state reason", rows)
+    return {number: upload for upload, number in numbers.items()}
+
+
+def _addressed(target: Target, numbers: dict[Upload, int], row: Row) -> tuple[Any, ...]:
+    try:
+        key = _key(target, row.name)
+    except _RefusedNameError as error:
+        return (None, None, None, None, None, 0, State.REFUSED, str(error), row.name)
+    upload = target.upload(key)
+    batch = numbers.setdefault(upload_key(upload), len(numbers) + 1)
+    direct = upload.direct or _beyond_rclone(target, row.name, key)
+    slot = target.template.names.fold(key)
+    packed = int(upload.packed)
+    kind = upload.content_type
+    return (key, slot, kind, batch, direct or None, packed, row.state, row.reason, row.name)
+
+
+def _key(target: Target, name: str) -> str:
+    """Return the key of a name that Django can save and open."""
+    from django.core.exceptions import SuspiciousOperation
+    from django.core.files.utils import validate_file_name
+
+    names = target.template.names
+    try:
+        validate_file_name(name, allow_relative_path=True)
+        key = target.key(name)
+    except (SuspiciousOperation, ValueError) as error:
+        raise _RefusedNameError(f"Django cannot address it: {error}") from error
+    if not key.removeprefix(target.prefix) or key.endswith("/"):
+        raise _RefusedNameError("Django cannot address it: its key would be that of a folder")
+    if (length := len(key.encode())) > names.max_bytes:
+        raise _RefusedNameError(
+            f"its key is {length} bytes long, and the store takes {names.max_bytes}"
+        )
+    if names.forbidden and names.forbidden.search(key):
+        raise _RefusedNameError("the store does not allow this name")
+    return key
+
+
+def _beyond_rclone(target: Target, name: str, key: str) -> str:
+    """Say why rclone would not store this name under Django's key, or ''."""
+    if key != target.prefix + name:
+        return "rclone would give it another key"
+    if target.template.names.direct.search(name):
+        return "rclone cannot be given this name"
+    return ""
+
+
+def _collisions(job: Job) -> None:
+    """Refuse all files that would share an object."""
+    found = job.ledger.select(
+        "SELECT slot, name FROM entry WHERE state = 'candidate' AND slot IN (SELECT slot "
+        "FROM entry WHERE state = 'candidate' GROUP BY slot HAVING count(*) > 1) ORDER BY slot"
+    )
+    for slot, group in groupby(found, key=lambda pair: pair[0]):
+        names = [name for _, name in group]
+        reason = f"{len(names)} files would be the one object {slot}: {', '.join(names[:3])}"
+        job.ledger.update("state reason", [(State.REFUSED, reason, name) for name in names])
+
+
+def _compare(job: Job) -> None:
+    """Compare each file with what is in its place; what only its bytes can tell stays candidate."""
+    pairs = job.ledger.pairs("e.state = 'candidate'")
+    decided = job.map(lambda pair: (*_decide(job, *pair), pair[0].name), pairs)
+    job.ledger.update("state change reason hashes evidence tags", decided)
+
+
+def _decide(job: Job, row: Row, stored: Stored | None) -> tuple[Any, ...]:
+    """Return state, change, reason, hashes, evidence and tags of a file."""
+    if stored is None:
+        return State.PLANNED, Change.NEW, "", row.hashes, None, None
+    if stored.key != row.key:
+        reason = f"the store takes it for {stored.key}, which is there"
+        return State.CONFLICT, Change.CONFLICT, reason, row.hashes, None, row.tags
+    proven = stored.tag is not None and stored.tag in (row.tags or "").split()
+    if proven and row.evidence:
+        return State.VERIFIED, Change.SAME, "", row.hashes, row.evidence, row.tags
+    if stored.size != row.size and not row.packed:
+        return _differs(job, row, ours=proven and row.written)
+    return _compared(row, stored, job.hashes(row), ours=proven and row.written)
+
+
+def _compared(row: Row, stored: Stored, hashes: str | None, *, ours: bool) -> tuple[Any, ...]:
+    if hashes and stored.hash in hashes.split():
+        return State.PRESENT, Change.SAME, "", hashes, None, row.tags
+    if ours:
+        return State.PLANNED, Change.CHANGED, "", hashes, None, row.tags
+    return State.CANDIDATE, None, "", hashes, None, row.tags
+
+
+def _differs(job: Job, row: Row, *, ours: bool) -> tuple[Any, ...]:
+    if ours or job.wishes.overwrite_conflicts:
+        return State.PLANNED, Change.CHANGED, "", row.hashes, None, row.tags
+    reason = "another object is in its place, and no run of ours put it there"
+    return State.CONFLICT, Change.CONFLICT, reason, row.hashes, None, row.tags
+
+
+def _compare_bytes(job: Job, uploads: Mapping[int, Upload]) -> None:
+    for rows in chunks(job.ledger.rows("state = 'candidate'"), BYTES_AT_ONCE):
+        decided = list(_by_bytes(job, rows, uploads))
+        job.ledger.update("state change reason evidence", decided)
+
+
+def _by_bytes(job: Job, rows: list[Row], uploads: Mapping[int, Upload]) -> Iterator[Any]:
+    for row, wrong in by_bytes(job, rows, uploads):
+        if not wrong:
+            yield State.PRESENT, Change.SAME, "", "bytes", row.name
+        else:
+            state, change, reason, *_ = _differs(job, row, ours=False)
+            yield state, change, reason, None, row.name

@@ -1,0 +1,53 @@
+"""Take secrets out of every text that leaves the process."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, quote_plus, urlsplit
+
+MASK = "***"
+SHORTEST = 4  # a shorter one would make every text unreadable, and protects nothing
+
+
+@dataclass(frozen=True)
+class Redactor:
+    """Replaces each secret by ***, also where it is URL-quoted or JSON-escaped."""
+
+    pattern: re.Pattern[str] | None
+
+    def __call__(self, text: str) -> str:
+        return self.pattern.sub(MASK, text) if self.pattern else text
+
+
+def redactor(secrets: Iterable[str]) -> Redactor:
+    forms = {form for secret in secrets for form in _forms(secret) if len(form) >= SHORTEST}
+    longest_first = sorted(forms, key=len, reverse=True)
+    return Redactor(re.compile("|".join(map(re.escape, longest_first))) if forms else None)
+
+
+def _forms(secret: str) -> Iterator[str]:
+    yield secret
+    yield quote(secret, safe="")
+    yield quote_plus(secret)
+    yield json.dumps(secret)[1:-1]
+    yield json.dumps(secret, ensure_ascii=False)[1:-1]
+    yield repr(secret)[1:-1]
+
+
+def texts(value: Any) -> Iterator[str]:
+    """Yield every text inside a JSON value, and the password of each that is a URL."""
+    match value:
+        case str():
+            yield value
+            if "://" in value and (password := urlsplit(value).password):
+                yield password
+        case Mapping():
+            for item in value.values():
+                yield from texts(item)
+        case list() | tuple():
+            for item in value:
+                yield from texts(item)

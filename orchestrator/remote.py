@@ -1,0 +1,158 @@
+"""Translate a storage's options in effect into an rclone remote."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.errors import ConfigurationError, OrchestratorError, Problem
+from orchestrator.known import explain
+from orchestrator.redact import MASK
+from orchestrator.storage import Target, Upload
+from orchestrator.template import (
+    Fate,
+    Fields,
+    Flag,
+    Ignore,
+    Key,
+    Option,
+    Refuse,
+    Root,
+)
+from orchestrator.transforms import text
+
+NAME = "media"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Remote:
+    """Everything that rclone must be told to reach what Django reaches."""
+
+    config: Mapping[str, str]
+    secret: frozenset[str]
+    path: str
+    flags: Mapping[str, str]
+    vendor: str
+    notes: tuple[str, ...]
+    site: tuple[str, ...]
+
+    @property
+    def root(self) -> str:
+        """Names start right behind it; the final slash makes rclone report errors as they are."""
+        return f"{NAME}:{self.path}"
+
+    def masked(self) -> dict[str, str]:
+        return {k: MASK if k in self.secret else v for k, v in self.config.items()}
+
+    def environment(self, upload: Upload) -> dict[str, str]:
+        """Return the variables by which rclone learns the remote: never argv, never a file."""
+        config = {**self.config, **dict(upload.config)}
+        return {
+            **{f"RCLONE_CONFIG_{NAME.upper()}_{k.upper()}": v for k, v in config.items()},
+            **{f"RCLONE_{k.upper().replace('-', '_')}": v for k, v in self.flags.items()},
+        }
+
+
+def translate(target: Target) -> Remote:
+    """Translate the options in effect; raise ConfigurationError with all that cannot be."""
+    options = _options(target)
+    problems = [*_refused(target, options), *_missing(target, options)]
+    problems += _parameters(target)
+    if problems:
+        raise ConfigurationError(*problems)
+    rule = next(rule for rule in target.template.rules if rule.matches(options))
+    fates = list(_walk(_all(target), options))
+    config = {
+        "type": target.template.rclone_type,
+        **target.template.config,
+        **{f.name: t for _, v, f, _ in fates if isinstance(f, Key) and (t := f.transform(v))},
+        **rule.config,
+    }
+    return Remote(
+        config={k: v for k, v in config.items() if v},
+        secret=frozenset(f.name for _, _, f, o in fates if isinstance(f, Key) and o.secret),
+        path=_path(target, options),
+        flags={f.name: t for _, v, f, _ in fates if isinstance(f, Flag) and (t := f.transform(v))},
+        vendor=rule.name,
+        notes=tuple(_notes(target, fates)),
+        site=rule.site,
+    )
+
+
+def _all(target: Target) -> Mapping[str, Option]:
+    return {**target.template.options, **target.template.derived}
+
+
+def _options(target: Target) -> Mapping[str, Any]:
+    try:
+        return target.options
+    except OrchestratorError:
+        raise
+    except Exception as error:  # whatever the SDK makes of the user's values
+        raise explain(target.template, error, configuration=True) from error
+
+
+def _walk(
+    options: Mapping[str, Option], values: Mapping[str, Any], where: str = ""
+) -> Iterator[tuple[str, Any, Fate, Option]]:
+    """Yield each option with each of its fates, going into dictionaries."""
+    for name, value in values.items():
+        if name not in options:
+            continue  # reported by _inner
+        for fate in options[name].fates:
+            if isinstance(fate, Fields):
+                yield from _walk(fate.options, value or {}, f"{where}{name}.")
+            else:
+                yield f"{where}{name}", value, fate, options[name]
+
+
+def _refused(target: Target, options: Mapping[str, Any]) -> Iterator[Problem]:
+    for name, value, fate, _ in _walk(_all(target), options):
+        if isinstance(fate, Refuse) and not fate.given and value not in fate.allow:
+            yield Problem(
+                what=f"{name}: {fate.reason}",
+                tip=f"see `media-orchestrator storages {target.dotted}`",
+            )
+
+
+def _missing(target: Target, options: Mapping[str, Any]) -> Iterator[Problem]:
+    for name, value, fate, _ in _walk(_all(target), options):
+        if isinstance(fate, Root) and fate.required and not (value and isinstance(value, str)):
+            yield Problem(
+                what=f"{name} is missing in MEDIA_STORAGE_OPTIONS",
+                tip=f"give {name} as a text",
+            )
+
+
+def _parameters(target: Target) -> list[Problem]:
+    """Say what of the object parameters no upload can have."""
+    known = target.template.parameters
+    try:
+        found = target.parameters(target.key("x"))
+    except Exception as error:  # noqa: BLE001  # the user's values, in the class's own words
+        return [Problem(what=f"object parameters: {type(error).__name__}: {error}")]
+    return [
+        Problem(
+            what=f"object_parameters: {name}: {_reason(known.get(name))}",
+            tip=f"take {name} out",
+        )
+        for name in found
+        if name not in known or isinstance(known[name].fates[0], Refuse)
+    ]
+
+
+def _reason(option: Option | None) -> str:
+    fate = option.fates[0] if option else None
+    return fate.reason if isinstance(fate, Refuse) else "the class's own SDK refuses it"
+
+
+def _path(target: Target, options: Mapping[str, Any]) -> str:
+    parts = {name: text(value) or "" for name, value in options.items()}
+    return target.template.root.format_map({**parts, "prefix": target.prefix})
+
+
+def _notes(target: Target, fates: list[tuple[str, Any, Fate, Option]]) -> Iterator[str]:
+    for name, _, fate, _ in fates:
+        if isinstance(fate, Ignore) and name in target.given:
+            yield f"{name} has no effect on stored objects: {fate.reason}"

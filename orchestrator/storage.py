@@ -1,0 +1,300 @@
+"""The real storage class: loaded, its options in effect, and what save(name) would store."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from orchestrator.clients import Client, client
+from orchestrator.envfile import Settings
+from orchestrator.errors import ConfigurationError, Problem, TemplateError
+from orchestrator.redact import Redactor, redactor, texts
+from orchestrator.template import (
+    Direct,
+    Header,
+    Key,
+    Option,
+    Refuse,
+    Template,
+    load_all,
+)
+
+VARIABLE = "MEDIA_STORAGE"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Upload:
+    """Under which rclone headers and remote keys an object is stored as save() would store it.
+
+    `direct` says why rclone cannot do it; such a file is saved through the class.
+    """
+
+    headers: tuple[str, ...] = ()
+    config: tuple[tuple[str, str], ...] = ()
+    content_type: str = ""
+    packed: bool = False
+    direct: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """A storage object of the site's own class, and the template of its family."""
+
+    dotted: str
+    given: Mapping[str, Any]
+    template: Template
+    storage: Any
+
+    @cached_property
+    def client(self) -> Client:
+        return client(self.template.family, self.storage)
+
+    def fresh(self) -> Target:
+        """Return the same with a new storage object: none is shared between threads."""
+        return Target(
+            dotted=self.dotted,
+            given=self.given,
+            template=self.template,
+            storage=type(self.storage)(**self.given),
+        )
+
+    @cached_property
+    def options(self) -> dict[str, Any]:
+        """The values in effect: of `.env`, the environment, a subclass, or the class's default."""
+        return {name: self._effective(name, o) for name, o in self._all_options().items()}
+
+    def _all_options(self) -> dict[str, Option]:
+        return {**self.template.options, **self.template.derived}
+
+    def _effective(self, name: str, option: Option) -> Any:
+        return ask(self.storage, option.ask) if option.ask else getattr(self.storage, name, None)
+
+    @cached_property
+    def redact(self) -> Redactor:
+        return redactor(secrets(self.template, self.given, self.options))
+
+    @cached_property
+    def prefix(self) -> str:
+        """What the class puts before every name: a key is prefix + name unless it changes it."""
+        return self.key("x")[:-1]
+
+    def key(self, name: str) -> str:
+        """Return the key that Django uses for `name`; raise what Django raises."""
+        from storages.utils import clean_name
+
+        asked = self.template.asked
+        cleaned = clean_name(name) if asked.clean else name
+        return cast("str", getattr(self.storage, asked.key)(cleaned))
+
+    def upload(self, key: str) -> Upload:
+        asked = self.template.asked
+        if not asked.parameters:
+            return Upload()
+        parameters = getattr(self.storage, asked.parameters)(key, None)
+        return _upload(self.template, parameters, packed=self._packs(parameters))
+
+    def parameters(self, key: str) -> Mapping[str, Any]:
+        """Return what save() would say about the object beside its bytes."""
+        asked = self.template.asked
+        if not asked.parameters:
+            return {}
+        found = dict(getattr(self.storage, asked.parameters)(key, None))
+        if asked.compress and self._packs(found):
+            found[asked.compress.encoding] = "gzip"
+        return found
+
+    def _packs(self, parameters: Mapping[str, Any]) -> bool:
+        compress = self.template.asked.compress
+        return bool(
+            compress
+            and self.storage.gzip
+            and parameters[compress.type] in self.storage.gzip_content_types
+            and compress.encoding not in parameters
+        )
+
+    def body(self, path: Path, *, packed: bool) -> BinaryIO:
+        """Open the bytes that the store is to hold for a local file."""
+        from django.core.files.base import File
+
+        file = path.open("rb")
+        if not packed or not self.template.asked.compress:
+            return file
+        with file:
+            pack = getattr(self.storage, self.template.asked.compress.ask)
+            return cast("BinaryIO", pack(File(file)))
+
+    def save(self, name: str, path: Path) -> None:
+        """Store one file through the class; unlike save(), never under another name."""
+        from django.core.files.base import File
+
+        with path.open("rb") as file:
+            self.storage._save(name, File(file, name=name))
+
+
+def _upload(template: Template, parameters: Mapping[str, Any], *, packed: bool) -> Upload:
+    headers: list[str] = []
+    config: list[tuple[str, str]] = []
+    direct = "the class compresses it" if packed else ""
+    for name, value in sorted(parameters.items()):
+        for fate in template.parameters[name].fates:
+            match fate:
+                case Header(prefix, many=True):
+                    headers += [f"{prefix}{k}: {v}" for k, v in sorted(value.items())]
+                case Header(header):
+                    headers.append(f"{header}: {value}")
+                case Key(key, transform) if (text := transform(value)) is not None:
+                    config.append((key, text))
+                case Direct(reason):
+                    direct = direct or f"{name}: {reason}"
+    if not all(h.isascii() and h.isprintable() for h in headers):
+        direct = direct or "a header that is not ASCII"
+    content_type = next((h[14:] for h in headers if h.startswith("Content-Type: ")), "")
+    return Upload(
+        headers=tuple(headers),
+        config=tuple(config),
+        content_type=content_type,
+        packed=packed,
+        direct=direct,
+    )
+
+
+def ask(thing: Any, path: str) -> Any:
+    """Follow `a.b().c` from a storage object; None ends it early, a mapping is looked up."""
+    for step in path.split("."):
+        name = step.removesuffix("()")
+        if thing is None:
+            return None
+        if isinstance(thing, Mapping):
+            thing = thing.get(name)
+            continue
+        if not hasattr(thing, name):
+            raise TemplateError(f"{type(thing).__name__} has no {name} any more (asked for {path})")
+        thing = getattr(thing, name)
+        thing = thing() if step.endswith("()") else thing
+    return thing
+
+
+def secrets(
+    template: Template, given: Mapping[str, Any], options: Mapping[str, Any]
+) -> Iterator[str]:
+    """Yield every text that may not leave the process."""
+    marked = {**template.options, **template.derived}
+    for values in (given, options):
+        for name, value in values.items():
+            if name in marked and marked[name].secret:
+                yield from texts(value)
+            if isinstance(value, Mapping):
+                yield from (
+                    t for n, v in value.items() if _is_secret(template, n) for t in texts(v)
+                )
+
+
+def _is_secret(template: Template, name: str) -> bool:
+    return name in template.parameters and template.parameters[name].secret
+
+
+def load(settings: Settings) -> Target:
+    """Make the storage object of `.env`; raise ConfigurationError with all that is wrong."""
+    cls = _import(settings.storage_class)
+    template = _template(cls, settings.storage_class)
+    problems = [*_unknown(template, settings.options), *_given(template, settings.options)]
+    problems += _disputed(template, settings)
+    known = {k: v for k, v in settings.options.items() if k in template.options}
+    try:
+        storage = cls(**known)
+    except Exception as error:  # noqa: BLE001  # whatever the class makes of the user's values
+        problems.append(_unusable(template, settings, error))
+    if problems:
+        raise ConfigurationError(*problems)
+    return Target(
+        dotted=settings.storage_class, given=settings.options, template=template, storage=storage
+    )
+
+
+def supported() -> dict[str, Template]:
+    return {dotted: template for template in load_all() for dotted in template.classes}
+
+
+def _import(dotted: str) -> Any:
+    from django.conf import settings as django_settings
+    from django.utils.module_loading import import_string
+
+    if not django_settings.configured:
+        django_settings.configure(USE_TZ=True)
+    try:
+        return import_string(dotted)
+    except Exception as error:
+        raise ConfigurationError(_not_imported(dotted, error)) from error
+
+
+def _not_imported(dotted: str, error: Exception) -> Problem:
+    known = supported()
+    if dotted in known:
+        extra = known[dotted].extra
+        return Problem(
+            what=f"{VARIABLE}={dotted}: its Python package is not installed ({error})",
+            tip=f"pip install 'media-orchestrator[{extra}]'",
+        )
+    close = difflib.get_close_matches(dotted, known, n=1, cutoff=0.5)
+    return Problem(
+        what=f"{VARIABLE}={dotted}: there is no such class ({error})",
+        tip=f"did you mean {close[0]}?" if close else _list(known),
+    )
+
+
+def _list(known: Mapping[str, Template]) -> str:
+    return f"the supported classes are {', '.join(sorted(known))}"
+
+
+def _template(cls: Any, dotted: str) -> Template:
+    for base in getattr(cls, "__mro__", ()):
+        path = f"{base.__module__}.{base.__qualname__}"
+        for template in load_all():
+            if path in template.refused_classes:
+                what = f"{VARIABLE}={dotted}: {template.refused_classes[path]}"
+                raise ConfigurationError(what, tip=_list(supported()))
+            if path in template.classes:
+                return template
+    what = f"{VARIABLE}={dotted}: this class and its bases are not supported"
+    raise ConfigurationError(what, tip=_list(supported()))
+
+
+def _unknown(template: Template, options: Mapping[str, Any]) -> Iterator[Problem]:
+    for name in options.keys() - template.options.keys():
+        close = difflib.get_close_matches(name, template.options, n=1, cutoff=0.5)
+        yield Problem(
+            what=f"{VARIABLE}_OPTIONS: the class has no option {name!r}",
+            tip=f"did you mean {close[0]!r}?" if close else "see `media-orchestrator storages`",
+        )
+
+
+def _given(template: Template, options: Mapping[str, Any]) -> Iterator[Problem]:
+    for name in options.keys() & template.options.keys():
+        for fate in template.options[name].fates:
+            if isinstance(fate, Refuse) and fate.given and options[name] is not None:
+                what = f"{VARIABLE}_OPTIONS: {name}: {fate.reason}"
+                yield Problem(what=what, tip=f"take {name} out")
+
+
+def _disputed(template: Template, settings: Settings) -> Iterator[Problem]:
+    from fnmatch import fnmatchcase
+
+    for name, line in settings.disputed.items():
+        if any(fnmatchcase(name, pattern) for pattern in template.environment):
+            yield Problem(
+                what=f"{settings.source}, line {line}: {name} can be read in two ways",
+                tip="put the value on one line, in single quotes, without blanks around =",
+            )
+
+
+def _unusable(template: Template, settings: Settings, error: Exception) -> Problem:
+    redact = redactor(secrets(template, settings.options, {}))
+    detail = redact(f"{type(error).__name__}: {error}")
+    return Problem(
+        what=f"{VARIABLE}_OPTIONS: {settings.storage_class} refuses them ({detail})",
+        tip=f"see `media-orchestrator storages {settings.storage_class}` for each option",
+    )

@@ -1,0 +1,338 @@
+"""Read rclone_templates/*.yaml: what happens to each option of a family of storage classes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from typing import Any, Literal
+
+import yaml
+
+from orchestrator.errors import TemplateError
+from orchestrator.transforms import TRANSFORMS, Transform, text
+
+COMMON_ERRORS = "errors.yaml"
+
+
+@dataclass(frozen=True)
+class Key:
+    """The value becomes a key of the generated remote."""
+
+    name: str
+    transform: Transform
+
+
+@dataclass(frozen=True)
+class Flag:
+    """The value becomes a global rclone flag."""
+
+    name: str
+    transform: Transform
+
+
+@dataclass(frozen=True)
+class Header:
+    """The write parameter becomes an upload header, or one per item with `many`."""
+
+    name: str
+    many: bool = False
+
+
+@dataclass(frozen=True)
+class Root:
+    """The option is part of the path under which Django's names start."""
+
+    required: bool
+
+
+@dataclass(frozen=True)
+class Fields:
+    """The option is a dictionary, and each of its items is an option of its own."""
+
+    options: Mapping[str, Option]
+
+
+@dataclass(frozen=True)
+class Upload:
+    """The option acts on each object through the storage's own write parameters."""
+
+
+@dataclass(frozen=True)
+class Direct:
+    """rclone cannot send this write parameter: such files are saved through the class itself."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Ignore:
+    """The option cannot change what is stored."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Refuse:
+    """Only the values in `allow` can be migrated faithfully; `given`: unless a subclass sets it."""
+
+    reason: str
+    allow: tuple[Any, ...] = (None,)
+    given: bool = False
+
+
+Fate = Key | Flag | Header | Root | Fields | Upload | Direct | Ignore | Refuse
+
+
+@dataclass(frozen=True, kw_only=True)
+class Option:
+    """An option's fates; `ask` is where the storage object holds the value in effect."""
+
+    fates: tuple[Fate, ...]
+    ask: str | None = None
+    secret: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """Settings for the stores whose options match every regex in `when`; the first match wins."""
+
+    name: str
+    when: Mapping[str, re.Pattern[str]]
+    config: Mapping[str, str]
+    site: tuple[str, ...]
+
+    def matches(self, options: Mapping[str, Any]) -> bool:
+        return all(p.search(text(options[name]) or "") for name, p in self.when.items())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Known:
+    """An error text of rclone or of an SDK: what it means, and which option to look at."""
+
+    match: re.Pattern[str]
+    says: str
+    tip: str
+    option: str | None
+    kind: Literal["access", "configuration", "transfer", "throttled"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Defect:
+    """A failure to read that lies in the storage class: the site meets it too."""
+
+    match: re.Pattern[str]
+    says: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compress:
+    """The method that packs a body, and the parameters that say whether it does."""
+
+    ask: str
+    type: str
+    encoding: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """Which methods of the class say what save(name) stores."""
+
+    key: str
+    clean: bool
+    parameters: str | None
+    compress: Compress | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Names:
+    """Limits of the store, and the names that rclone itself cannot carry."""
+
+    max_bytes: int
+    direct: re.Pattern[str]
+    forbidden: re.Pattern[str] | None
+    fold: Transform
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tuning:
+    transfers: int
+    checkers: int
+    readers: int
+    flags: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Template:
+    family: str
+    title: str
+    rclone_type: str
+    extra: str | None
+    classes: tuple[str, ...]
+    refused_classes: Mapping[str, str]
+    root: str
+    environment: tuple[str, ...]
+    pass_environment: tuple[str, ...]
+    config: Mapping[str, str]
+    rules: tuple[Rule, ...]
+    options: Mapping[str, Option]
+    derived: Mapping[str, Option]
+    asked: Asked
+    parameters: Mapping[str, Option]
+    names: Names
+    tuning: Tuning
+    differs: Mapping[str, str]
+    defects: tuple[Defect, ...]
+    errors: tuple[Known, ...]
+
+
+def _fate(name: str, entry: Mapping[str, Any]) -> Fate:  # noqa: C901, PLR0911  # one case a fate
+    fields = dict(entry)
+    transform = TRANSFORMS.get(fields.pop("as", "text"))
+    if transform is None:
+        raise TemplateError(f"{name}: unknown transform {entry['as']!r}")
+    match fields:
+        case {"key": str(key), **rest} if not rest:
+            return Key(key, transform)
+        case {"flag": str(flag), **rest} if not rest:
+            return Flag(flag, transform)
+        case {"header": str(header), **rest} if not rest:
+            return Header(header)
+        case {"headers": str(prefix), **rest} if not rest:
+            return Header(prefix, many=True)
+        case {"root": "required" | "optional" as need, **rest} if not rest:
+            return Root(need == "required")
+        case {"fields": dict(items), **rest} if not rest:
+            return Fields(_options(items))
+        case {"upload": True, **rest} if not rest:
+            return Upload()
+        case {"direct": str(reason), **rest} if not rest:
+            return Direct(reason)
+        case {"ignore": str(reason), **rest} if not rest:
+            return Ignore(reason)
+        case {"refuse": str(reason), **rest} if rest.keys() <= {"allow"}:
+            return Refuse(reason, (None, *rest.get("allow", ())))
+        case {"refuse_given": str(reason), **rest} if not rest:
+            return Refuse(reason, given=True)
+    raise TemplateError(f"{name}: not one of the known fates: {', '.join(fields)}")
+
+
+def _option(name: str, entry: Mapping[str, Any] | list[Mapping[str, Any]]) -> Option:
+    if isinstance(entry, list):
+        entry = {"fates": entry}
+    fields = dict(entry)
+    ask, secret = fields.pop("ask", None), fields.pop("secret", False)
+    fates = fields.pop("fates", None) or [fields]
+    return Option(fates=tuple(_fate(name, f) for f in fates), ask=ask, secret=secret)
+
+
+def _options(entries: Mapping[str, Any] | None) -> dict[str, Option]:
+    return {name: _option(name, entry) for name, entry in (entries or {}).items()}
+
+
+def _texts(entries: Mapping[str, Any] | None) -> dict[str, str]:
+    return {key: text(value) or "" for key, value in (entries or {}).items()}
+
+
+def _rule(entry: Mapping[str, Any]) -> Rule:
+    return Rule(
+        name=entry["name"],
+        when={name: re.compile(p) for name, p in entry.get("when", {}).items()},
+        config=_texts(entry.get("config")),
+        site=tuple(entry.get("site", ())),
+    )
+
+
+def _known(entry: Mapping[str, Any]) -> Known:
+    return Known(
+        match=re.compile(entry["match"]),
+        says=entry["says"],
+        tip=entry["tip"],
+        option=entry.get("option"),
+        kind=entry["kind"],
+    )
+
+
+def _defect(entry: Mapping[str, Any]) -> Defect:
+    return Defect(match=re.compile(entry["match"]), says=entry["says"])
+
+
+def _asked(entry: Mapping[str, Any]) -> Asked:
+    return Asked(
+        key=entry["key"],
+        clean=entry.get("clean", False),
+        parameters=entry.get("parameters"),
+        compress=Compress(**entry["compress"]) if "compress" in entry else None,
+    )
+
+
+def _names(entry: Mapping[str, Any]) -> Names:
+    forbidden = entry.get("forbidden")
+    return Names(
+        max_bytes=entry["max_bytes"],
+        direct=re.compile(entry["direct"]),
+        forbidden=re.compile(forbidden) if forbidden else None,
+        fold=TRANSFORMS[entry.get("fold", "text")],
+    )
+
+
+def _tuning(entry: Mapping[str, Any]) -> Tuning:
+    return Tuning(
+        transfers=entry["transfers"],
+        checkers=entry["checkers"],
+        readers=entry["readers"],
+        flags=tuple(entry.get("flags", ())),
+    )
+
+
+def parse(raw: Mapping[str, Any], common: tuple[Known, ...] = ()) -> Template:
+    """Turn one YAML document into a Template; raise TemplateError where it is not one."""
+    try:
+        return Template(
+            family=raw["family"],
+            title=raw["title"],
+            rclone_type=raw["rclone"],
+            extra=raw.get("extra"),
+            classes=tuple(raw["classes"]),
+            refused_classes=raw.get("refused_classes", {}),
+            root=raw["root"],
+            environment=tuple(raw.get("environment", ())),
+            pass_environment=tuple(raw.get("pass_environment", ())),
+            config=_texts(raw.get("config")),
+            rules=tuple(_rule(r) for r in raw.get("rules", ())),
+            options=_options(raw["options"]),
+            derived=_options(raw.get("derived")),
+            asked=_asked(raw["asked"]),
+            parameters=_options(raw.get("parameters")),
+            names=_names(raw["names"]),
+            tuning=_tuning(raw["tuning"]),
+            differs=raw.get("differs", {}),
+            defects=tuple(_defect(d) for d in raw.get("defects", ())),
+            errors=(*(_known(e) for e in raw.get("errors", ())), *common),
+        )
+    except (KeyError, TypeError, AttributeError, re.error) as error:
+        family = raw.get("family", "?") if isinstance(raw, Mapping) else "?"
+        raise TemplateError(f"template {family}: {type(error).__name__}: {error}") from error
+
+
+def _read(path: Traversable) -> Any:
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise TemplateError(f"{path.name}: {error}") from error
+
+
+def _files() -> Iterator[Traversable]:
+    folder = files("rclone_templates")
+    yield from (p for p in sorted(folder.iterdir(), key=str) if p.name.endswith(".yaml"))
+
+
+@cache
+def load_all() -> tuple[Template, ...]:
+    """Return the template of every family that ships with this program."""
+    documents = {path.name: _read(path) for path in _files()}
+    common = tuple(_known(entry) for entry in documents.pop(COMMON_ERRORS))
+    return tuple(parse(raw, common) for raw in documents.values())

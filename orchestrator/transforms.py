@@ -1,0 +1,83 @@
+"""Named pure functions that templates use to turn an option into what rclone expects."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+Transform = Callable[[Any], str | None]
+
+
+def text(value: Any) -> str | None:
+    """Return the value as rclone writes it; None leaves the key out."""
+    if value is None or value == "":
+        return None
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value)
+
+
+def is_path_style(value: Any) -> str:
+    """Follow botocore: with an endpoint of one's own, everything but `virtual` is path style."""
+    return "false" if value == "virtual" else "true"
+
+
+def is_s3v2(value: Any) -> str | None:
+    return "true" if value == "s3" else None
+
+
+def file_path(value: Any) -> str | None:
+    """Return a path; True, False and None are not paths."""
+    return value if isinstance(value, str) and value else None
+
+
+def when_false(value: Any) -> str | None:
+    return "true" if value is False else None
+
+
+def byte_count(value: Any) -> str:
+    """Return a number of bytes with rclone's unit for bytes."""
+    return f"{int(value)}B"
+
+
+def https_proxy(value: Any) -> str | None:
+    """Choose from boto's {"http": …, "https": …}; it asks by the scheme of the endpoint."""
+    return (value.get("https") or value.get("http")) if value else None
+
+
+def timestamp(value: Any) -> str | None:
+    """Return a date as RFC 3339."""
+    return value.isoformat() if hasattr(value, "isoformat") else text(value)
+
+
+def requester(value: Any) -> str | None:
+    return "true" if value == "requester" else None
+
+
+def casefold_nfc(value: str) -> str:
+    """Fold a name as a store does that ignores case and Unicode composition."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", value).casefold())
+
+
+def url_host(value: Any) -> str | None:
+    return urlsplit(value).hostname if value else None
+
+
+TRANSFORMS: Final[dict[str, Transform]] = {
+    function.__name__: function
+    for function in (
+        text,
+        is_path_style,
+        is_s3v2,
+        file_path,
+        when_false,
+        byte_count,
+        https_proxy,
+        timestamp,
+        requester,
+        casefold_nfc,
+        url_host,
+    )
+}

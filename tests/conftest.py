@@ -1,0 +1,101 @@
+"""Fixtures: every test that takes `server` runs once on each test server."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from tests.servers import Kind, kinds
+from tests.servers.base import MissingServerError, Options, Server
+
+KINDS = kinds()
+OF_THE_DEVELOPER = ("AWS_", "RCLONE_", "MEDIA_")
+"""A run must not depend on what these variables say outside."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    known = ", ".join(KINDS)
+    parser.addoption("--servers", default="", help=f"run only on these, by comma: {known}")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "on(*names): run only on these test servers, by name or by family"
+    )
+    unknown = _listed(config) - KINDS.keys()
+    if unknown:
+        raise pytest.UsageError(f"no such server: {', '.join(unknown)}; known: {', '.join(KINDS)}")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "server" not in metafunc.fixturenames:
+        return
+    marks = metafunc.definition.iter_markers("on")
+    wanted = {name for mark in marks for name in mark.args}
+    chosen = _listed(metafunc.config) or KINDS.keys()
+    names = [
+        kind.name
+        for kind in KINDS.values()
+        if kind.name in chosen and (not wanted or wanted & {kind.name, kind.family})
+    ]
+    metafunc.parametrize("server", names, indirect=True)
+
+
+def _listed(config: pytest.Config) -> set[str]:
+    return {name for name in config.getoption("--servers").split(",") if name}
+
+
+class Pool:
+    """The servers that this process has started so far; they run until its last test is done."""
+
+    def __init__(self, factory: pytest.TempPathFactory, stack: ExitStack) -> None:
+        self._factory = factory
+        self._stack = stack
+        self._running: dict[str, Server] = {}
+
+    def get(self, kind: Kind) -> Server:
+        if kind.name not in self._running:
+            folder = self._factory.mktemp(kind.name)
+            self._running[kind.name] = self._stack.enter_context(kind.start(folder))
+        return self._running[kind.name]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def environment() -> Iterator[None]:
+    """Hide the developer's own clouds from the tests, and the proxies from loopback."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith(OF_THE_DEVELOPER)]:
+            patch.delenv(name)
+        patch.setenv("AWS_CONFIG_FILE", os.devnull)
+        patch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        patch.setenv("NO_PROXY", "127.0.0.1,localhost")
+        yield
+
+
+@pytest.fixture(scope="session")
+def pool(environment: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pool]:
+    with ExitStack() as stack:
+        yield Pool(tmp_path_factory, stack)
+
+
+@pytest.fixture
+def server(request: pytest.FixtureRequest, pool: Pool) -> Server:
+    """Return a running server; one that is missing fails the test where it is required."""
+    kind = KINDS[request.param]
+    try:
+        return pool.get(kind)
+    except MissingServerError as missing:
+        required = os.environ.get("REQUIRED_SERVERS", "").split(",")
+        if {"all", kind.name} & set(required):
+            pytest.fail(f"{kind.name} is in REQUIRED_SERVERS, but {missing}", pytrace=False)
+        pytest.skip(f"{kind.name}: {missing}")
+
+
+@pytest.fixture
+def bucket(server: Server) -> Options:
+    """Return the options of a fresh, empty bucket."""
+    return server.new_bucket()

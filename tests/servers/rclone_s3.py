@@ -1,0 +1,61 @@
+"""`rclone serve s3`: true signatures, files on disk; keeps no ACL, no tags, no storage class."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from botocore.exceptions import ClientError
+
+from tests.servers import process
+from tests.servers.base import MissingServerError, Options, Stored
+from tests.servers.s3 import STORAGE_CLASS, BotoServer, bucket_name, client, storage_options, stored
+
+FAMILY = "s3"
+HINT = "rclone is not beside this Python: run `make venv`, or install rclone"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RcloneServer(BotoServer):
+    """Its buckets are folders, so that the bytes are looked at where they lie."""
+
+    folder: Path
+
+    def peek(self, options: Options, key: str) -> Stored:
+        bucket = options["bucket_name"]
+        try:
+            headers = self.s3.head_object(Bucket=bucket, Key=key)["ResponseMetadata"]["HTTPHeaders"]
+            return stored((self.folder / bucket / key).read_bytes(), headers)
+        except (ClientError, FileNotFoundError) as error:
+            raise LookupError(key) from error
+
+
+@contextmanager
+def start(folder: Path) -> Iterator[RcloneServer]:
+    program = process.find("rclone")
+    if program is None:
+        raise MissingServerError(HINT)
+    buckets, bucket = folder / "buckets", bucket_name()
+    (buckets / bucket).mkdir(parents=True)
+    # A key id of fewer than 16 characters is refused as InvalidAccessKeyId.
+    access_key, secret_key = secrets.token_hex(10).upper(), secrets.token_hex(20)
+    address = process.free_address()
+    command = [program, "--config", "/dev/null", "serve", "s3", "--addr", address, buckets]
+    # rclone reads the variable as a line of CSV.
+    env = {"RCLONE_AUTH_KEY": f'"{access_key},{secret_key}"'}
+    url = f"http://{address}"
+    with (
+        process.running(command, ready=url, log=folder / "rclone.log", env=env),
+        client("s3", url, access_key, secret_key) as s3,
+    ):
+        yield RcloneServer(
+            name="rclone_s3",
+            family=FAMILY,
+            storage_class=STORAGE_CLASS,
+            options=storage_options(url, access_key, secret_key, bucket),
+            s3=s3,
+            folder=buckets,
+        )
