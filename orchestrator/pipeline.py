@@ -151,7 +151,7 @@ def _probe(state: _Run) -> None:
     """Ask the store once through the class's own client, so that its refusal is a clear one."""
     target = state.job.target
     try:
-        target.client.probe(target.prefix)
+        target.client.probe(target.prefix, state.job.source)
     except Exception as error:
         raise explain(target.template, target.redact(f"{type(error).__name__}: {error}")) from error
 

@@ -88,7 +88,7 @@ def _beyond_rclone(target: Target, name: str, key: str) -> str:
     """Say why rclone would not store this name under Django's key, or ''."""
     if key != target.prefix + name:
         return "rclone would give it another key"
-    if target.template.names.direct.search(name):
+    if any(p.search(name) for p in (target.template.names.direct, target.rule.direct) if p):
         return "rclone cannot be given this name"
     return ""
 

@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -121,7 +122,13 @@ class Rclone(RClone):
     def _environment(self) -> dict[str, str]:
         inherited = (*INHERITED, *self.passed)
         kept = {k: v for k in inherited if (v := os.environ.get(k)) is not None}
-        return {**kept, **self.remote.environment(self._upload)}
+        return {**kept, **self.remote.environment(self._upload, self._obscured)}
+
+    @cached_property
+    def _obscured(self) -> Mapping[str, str]:
+        """The passwords in the form in which rclone wants them; they go in through stdin."""
+        secret = {key: self.remote.config.get(key) for key in self.remote.obscured}
+        return {key: _obscure(self.binary, value) for key, value in secret.items() if value}
 
     def _execute(self, command_with_args: list[str]) -> dict[str, Any]:
         """Run rclone, as python-rclone asks; no configuration file, so that it writes none."""
@@ -155,6 +162,13 @@ class Rclone(RClone):
             return child.wait()
         finally:
             _end(child)
+
+
+def _obscure(binary: Path, password: str) -> str:
+    run = subprocess.run(
+        [binary, "obscure", "-"], input=password.encode(), capture_output=True, check=True
+    )
+    return run.stdout.decode().strip()
 
 
 def _ignore(_: Event) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 
 from orchestrator.errors import ConfigurationError, OrchestratorError, Problem
 from orchestrator.known import explain
-from orchestrator.redact import MASK
+from orchestrator.redact import MASK, Redactor
 from orchestrator.storage import Target, Upload
 from orchestrator.template import (
     Fate,
@@ -31,6 +31,8 @@ class Remote:
 
     config: Mapping[str, str]
     secret: frozenset[str]
+    obscured: frozenset[str]
+    redact: Redactor
     path: str
     flags: Mapping[str, str]
     vendor: str
@@ -43,11 +45,11 @@ class Remote:
         return f"{NAME}:{self.path}"
 
     def masked(self) -> dict[str, str]:
-        return {k: MASK if k in self.secret else v for k, v in self.config.items()}
+        return {k: MASK if k in self.secret else self.redact(v) for k, v in self.config.items()}
 
-    def environment(self, upload: Upload) -> dict[str, str]:
+    def environment(self, upload: Upload, obscured: Mapping[str, str]) -> dict[str, str]:
         """Return the variables by which rclone learns the remote: never argv, never a file."""
-        config = {**self.config, **dict(upload.config)}
+        config = {**self.config, **obscured, **dict(upload.config)}
         return {
             **{f"RCLONE_CONFIG_{NAME.upper()}_{k.upper()}": v for k, v in config.items()},
             **{f"RCLONE_{k.upper().replace('-', '_')}": v for k, v in self.flags.items()},
@@ -61,17 +63,21 @@ def translate(target: Target) -> Remote:
     problems += _parameters(target)
     if problems:
         raise ConfigurationError(*problems)
-    rule = next(rule for rule in target.template.rules if rule.matches(options))
+    rule = target.rule
+    if rule.refuse:
+        raise ConfigurationError(rule.refuse, tip=rule.name)
     fates = list(_walk(_all(target), options))
     config = {
         "type": target.template.rclone_type,
         **target.template.config,
         **{f.name: t for _, v, f, _ in fates if isinstance(f, Key) and (t := f.transform(v))},
-        **rule.config,
+        **rule.render(options),
     }
     return Remote(
         config={k: v for k, v in config.items() if v},
         secret=frozenset(f.name for _, _, f, o in fates if isinstance(f, Key) and o.secret),
+        obscured=frozenset(f.name for _, _, f, _ in fates if isinstance(f, Key) and f.obscure),
+        redact=target.redact,
         path=_path(target, options),
         flags={f.name: t for _, v, f, _ in fates if isinstance(f, Flag) and (t := f.transform(v))},
         vendor=rule.name,

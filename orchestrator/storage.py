@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +20,7 @@ from orchestrator.template import (
     Key,
     Option,
     Refuse,
+    Rule,
     Template,
     load_all,
 )
@@ -72,6 +74,11 @@ class Target:
 
     def _effective(self, name: str, option: Option) -> Any:
         return ask(self.storage, option.ask) if option.ask else getattr(self.storage, name, None)
+
+    @cached_property
+    def rule(self) -> Rule:
+        """The first rule of the template that these options match."""
+        return next(rule for rule in self.template.rules if rule.matches(self.options))
 
     @cached_property
     def redact(self) -> Redactor:
@@ -163,8 +170,11 @@ def _upload(template: Template, parameters: Mapping[str, Any], *, packed: bool) 
 
 
 def ask(thing: Any, path: str) -> Any:
-    """Follow `a.b().c` from a storage object; None ends it early, a mapping is looked up."""
-    for step in path.split("."):
+    """Follow `a.b().c` from a storage object; None ends it early, a mapping is looked up.
+
+    `self` is the storage object, for transforms that need more than one of its attributes.
+    """
+    for step in path.split(".") if path != "self" else ():
         name = step.removesuffix("()")
         if thing is None:
             return None
@@ -199,6 +209,7 @@ def _is_secret(template: Template, name: str) -> bool:
 
 def load(settings: Settings) -> Target:
     """Make the storage object of `.env`; raise ConfigurationError with all that is wrong."""
+    _configure_django(settings)
     cls = _import(settings.storage_class)
     template = _template(cls, settings.storage_class)
     problems = [*_unknown(template, settings.options), *_given(template, settings.options)]
@@ -219,12 +230,35 @@ def supported() -> dict[str, Template]:
     return {dotted: template for template in load_all() for dotted in template.classes}
 
 
-def _import(dotted: str) -> Any:
+def _configure_django(settings: Settings) -> None:
+    """Give Django the settings that a class reads, where `.env` holds them in their own shape."""
     from django.conf import settings as django_settings
+
+    known = supported().get(settings.storage_class)
+    found = {
+        name: _setting(name, kind, settings.variables[name])
+        for name, kind in (known.django_settings if known else {}).items()
+        if name in settings.variables
+    }
+    if not django_settings.configured:
+        django_settings.configure(USE_TZ=True, **found)
+
+
+def _setting(name: str, kind: str, value: str) -> Any:
+    if kind != "json":
+        return value
+    try:
+        return json.loads(value)
+    except ValueError as error:
+        what = f"{name} is not JSON: {error.msg if hasattr(error, 'msg') else error}"
+        raise ConfigurationError(
+            what, tip="write it as one line of JSON in single quotes"
+        ) from error
+
+
+def _import(dotted: str) -> Any:
     from django.utils.module_loading import import_string
 
-    if not django_settings.configured:
-        django_settings.configure(USE_TZ=True)
     try:
         return import_string(dotted)
     except Exception as error:

@@ -20,10 +20,11 @@ COMMON_ERRORS = "errors.yaml"
 
 @dataclass(frozen=True)
 class Key:
-    """The value becomes a key of the generated remote."""
+    """The value becomes a key of the generated remote; `obscure`: as rclone stores passwords."""
 
     name: str
     transform: Transform
+    obscure: bool = False
 
 
 @dataclass(frozen=True)
@@ -98,15 +99,25 @@ class Option:
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
-    """Settings for the stores whose options match every regex in `when`; the first match wins."""
+    """Settings for the stores whose options match every regex in `when`; the first match wins.
+
+    `config` may name options in braces; an empty value takes a key out. `direct` adds to the names
+    that rclone cannot carry there; `refuse` says why this combination cannot be migrated.
+    """
 
     name: str
     when: Mapping[str, re.Pattern[str]]
     config: Mapping[str, str]
     site: tuple[str, ...]
+    direct: re.Pattern[str] | None
+    refuse: str | None
 
     def matches(self, options: Mapping[str, Any]) -> bool:
         return all(p.search(text(options[name]) or "") for name, p in self.when.items())
+
+    def render(self, options: Mapping[str, Any]) -> dict[str, str]:
+        values = {name: text(value) or "" for name, value in options.items()}
+        return {key: value.format_map(values) for key, value in self.config.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,6 +186,7 @@ class Template:
     refused_classes: Mapping[str, str]
     root: str
     environment: tuple[str, ...]
+    django_settings: Mapping[str, str]
     pass_environment: tuple[str, ...]
     config: Mapping[str, str]
     rules: tuple[Rule, ...]
@@ -195,8 +207,8 @@ def _fate(name: str, entry: Mapping[str, Any]) -> Fate:  # noqa: C901, PLR0911  
     if transform is None:
         raise TemplateError(f"{name}: unknown transform {entry['as']!r}")
     match fields:
-        case {"key": str(key), **rest} if not rest:
-            return Key(key, transform)
+        case {"key": str(key), **rest} if rest.keys() <= {"obscure"}:
+            return Key(key, transform, rest.get("obscure", False))
         case {"flag": str(flag), **rest} if not rest:
             return Flag(flag, transform)
         case {"header": str(header), **rest} if not rest:
@@ -243,6 +255,8 @@ def _rule(entry: Mapping[str, Any]) -> Rule:
         when={name: re.compile(p) for name, p in entry.get("when", {}).items()},
         config=_texts(entry.get("config")),
         site=tuple(entry.get("site", ())),
+        direct=re.compile(entry["direct"]) if "direct" in entry else None,
+        refuse=entry.get("refuse"),
     )
 
 
@@ -300,6 +314,7 @@ def parse(raw: Mapping[str, Any], common: tuple[Known, ...] = ()) -> Template:
             refused_classes=raw.get("refused_classes", {}),
             root=raw["root"],
             environment=tuple(raw.get("environment", ())),
+            django_settings=raw.get("django_settings", {}),
             pass_environment=tuple(raw.get("pass_environment", ())),
             config=_texts(raw.get("config")),
             rules=tuple(_rule(r) for r in raw.get("rules", ())),

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from orchestrator.clients import Client
 from orchestrator.errors import OrchestratorError
 from orchestrator.job import Job
 from orchestrator.known import explain, recognise
@@ -80,6 +81,7 @@ def copy(job: Job, uploads: Mapping[int, Upload]) -> None:
             sent = sent[0] + before[0], sent[1] + before[1]
             job.observer.advance(*sent)
     _save_direct(job, sent)
+    _settle(job)
 
 
 def _copy_batch(job: Job, upload: Upload, where: str, sent: tuple[int, int]) -> None:
@@ -122,6 +124,25 @@ def _save_direct(job: Job, sent: tuple[int, int]) -> None:
         job.ledger.update("state reason written", [(state, wrong, not wrong, row.name)])
         sent = sent[0] + 1, sent[1] + row.size
         job.observer.advance(*sent)
+
+
+def _settle(job: Job) -> None:
+    """Let the class's client finish what rclone cannot do to an object; most have nothing to do."""
+    if type(job.target.client).settle is Client.settle:
+        return
+    rows = job.ledger.rows("state = 'present' AND direct IS NULL AND change <> 'same'")
+    for row, wrong in job.map(lambda row: (row, _settled(job, row)), rows):
+        if wrong:
+            job.ledger.update("state reason", [(State.FAILED, wrong, row.name)])
+
+
+def _settled(job: Job, row: Row) -> str:
+    try:
+        job.own_target().client.settle(row.name)
+    except Exception as error:  # noqa: BLE001  # any error of any SDK
+        job.forget_target()
+        return job.target.redact(f"not settled: {type(error).__name__}: {error}")
+    return ""
 
 
 def _save(job: Job, row: Row) -> str:

@@ -145,8 +145,8 @@ def program() -> Path:
 
 
 def show_report(folder: Path) -> None:
-    reports = sorted(folder.glob(f"{RUNS}/*/report.html"), key=lambda path: path.stat().st_mtime)
-    for report in reports[-1:]:
+    newest = max(folder.glob(f"{RUNS}/*/"), default=folder)  # runs are named for their time
+    for report in sorted(newest.glob("report.[hm]*"))[:1]:  # HTML, else Markdown
         say(f"The report: {report}")
 
 

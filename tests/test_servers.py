@@ -210,7 +210,7 @@ class Echo(BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
-        target = self.raw_requestline.split()[1]
+        target = self.requestline.split()[1].encode()
         for part in (target, b"|", self.headers["X-Odd"].encode("latin-1"), b"|", body):
             self.wfile.write(b"%x\r\n%s\r\n" % (len(part), part))
         self.wfile.write(b"0\r\n\r\n")
@@ -235,7 +235,9 @@ def test_the_proxy_passes_chunks_and_expectations_on(echo: str) -> None:
         connection = http.client.HTTPConnection(urlsplit(proxy.url).netloc, timeout=10)
         with closing(connection):
             for _ in range(2):  # on one connection
-                connection.request("PUT", "//a%2Fb?c=d", iter([b"one", b"two"]), headers)
+                connection.request(
+                    "PUT", "//a%2Fb?c=d", iter([b"one", b"two"]), headers, encode_chunked=True
+                )
                 with connection.getresponse() as answer:
                     assert answer.read() == "//a%2Fb?c=d|größe  x|onetwo".encode("latin-1")
     assert [(r.path, r.query) for r in proxy.requests] == [("//a%2Fb", "c=d")] * 2

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import Any, Protocol
 
 from orchestrator.digest import Hasher
@@ -24,19 +25,27 @@ class Stored:
 
 
 class Client(Protocol):
-    """Uses the connection of the storage object it is made with; raises that SDK's errors."""
+    """A family's client inherits from this, and may leave out `settle` and `head`.
 
-    def probe(self, prefix: str) -> None:
-        """Fail unless the container exists and can be listed."""
+    Uses the connection of the storage object it is made with; raises that SDK's errors.
+    """
+
+    def probe(self, prefix: str, source: Path) -> None:
+        """Fail unless the container exists, can be listed, and `source` may be copied there."""
 
     def objects(self, prefix: str) -> Iterator[Stored]:
         """List every object whose key starts with `prefix`."""
 
-    def head(self, key: str) -> Mapping[str, Any]:
+    def head(self, key: str) -> Mapping[str, Any]:  # noqa: ARG002  # a store without headers
         """Return the parameters under which `key` is stored, named as the class names them."""
+        return {}
 
     def puts(self, size: int) -> int:
         """Return how many requests it takes to write an object of `size` bytes."""
+
+    def settle(self, name: str) -> None:
+        """Give an object that rclone wrote what save() would and rclone cannot, such as modes."""
+        return
 
     def hasher(self) -> Hasher:
         """Return a new hasher whose values can equal `Stored.hash`."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
+from orchestrator import clients
 from orchestrator.clients import Stored
 from orchestrator.digest import ETag
 
@@ -26,7 +28,7 @@ READING = {
 OURS = {"mtime", "md5chksum"}
 
 
-class Client:
+class Client(clients.Client):
     def __init__(self, storage: Any) -> None:
         self._storage = storage
         self._s3 = storage.connection.meta.client
@@ -37,7 +39,7 @@ class Client:
     def _ask(self) -> dict[str, Any]:
         return {"Bucket": self._storage.bucket_name, **self._listing}
 
-    def probe(self, prefix: str) -> None:
+    def probe(self, prefix: str, source: Path) -> None:  # noqa: ARG002
         """Ask for a listing: Cloudflare R2 and narrow policies refuse head_bucket."""
         self._s3.list_objects_v2(**self._ask(), Prefix=prefix, MaxKeys=1)
 

@@ -85,13 +85,13 @@ class Server(ABC):
         """Remove an object behind everybody's back."""
 
     def read_only(self, options: Options) -> Options | None:  # noqa: ARG002
-        """Return the options of a user who may list and read only; None where there is none."""
+        """Return the options of a user who may only list and read; None if there is no such user."""
         return None
 
     @contextmanager
     def proxied(
         self, options: Options, folder: Path | None = None
     ) -> Iterator[tuple[Options, Proxy]]:
-        """Yield the options through a proxy of their own, with TLS when `folder` can hold its CA."""
+        """Yield the options through a proxy of their own; with a `folder` for its CA it has TLS."""
         with proxying(options[self.endpoint_option], folder) as proxy:
             yield {**options, self.endpoint_option: proxy.url}, proxy

@@ -27,6 +27,15 @@ from tests.servers.s3 import STORAGE_CLASS, bucket_name, storage_options, stored
 
 FAMILY = "s3"
 HINT = "no MinIO server: run `scripts/install-minio` and set MINIO_SERVER to what it prints"
+# A server that has just said it is ready may still answer 503 with "Retry-After: 60".
+PATIENT = urllib3.Retry(
+    100,
+    backoff_factor=0.1,
+    backoff_max=0.2,
+    status_forcelist=[503],
+    allowed_methods=None,
+    respect_retry_after_header=False,
+)
 READ_ONLY = {
     "Version": "2012-10-17",
     "Statement": [
@@ -117,18 +126,9 @@ def _started(program: str, folder: Path, access_key: str, secret_key: str) -> It
         # With a key of its own it can encrypt: AES256 and aws:kms.
         "MINIO_KMS_SECRET_KEY": f"test-key:{base64.b64encode(secrets.token_bytes(32)).decode()}",
     }
-    command = [
-        program,
-        "server",
-        "--quiet",
-        "--certs-dir",
-        folder / "certs",
-        "--address",
-        address,
-        folder / "drive",
-    ]
-    ready = f"{url}/minio/health/ready"
-    with process.running(command, ready=ready, log=folder / "minio.log", env=env):
+    serve = ["server", "--quiet", "--certs-dir", folder / "certs", "--address", address]
+    command = [program, *map(str, serve), str(folder / "drive")]
+    with process.running(command, ready=url, log=folder / "minio.log", env=env):
         yield url
 
 
@@ -136,7 +136,7 @@ def _started(program: str, folder: Path, access_key: str, secret_key: str) -> It
 def _connected(url: str, access_key: str, secret_key: str) -> Iterator[MinioServer]:
     address, secure = urlsplit(url).netloc, url.startswith("https:")
     bucket = bucket_name()
-    with urllib3.PoolManager() as pool:
+    with urllib3.PoolManager(retries=PATIENT) as pool:
         client = Minio(address, access_key, secret_key, secure=secure, http_client=pool)
         client.make_bucket(bucket)
         provider = StaticProvider(access_key, secret_key)

@@ -35,13 +35,13 @@ def free_address() -> str:
 
 @contextmanager
 def running(
-    command: Sequence[str | Path], *, ready: str, log: Path, env: Mapping[str, str] | None = None
+    command: Sequence[str], *, ready: str, log: Path, env: Mapping[str, str] | None = None
 ) -> Iterator[None]:
     """Run a server until the block ends, from when the URL `ready` answers without a 5xx."""
     launcher = [sys.executable, launch.__file__, str(os.getpid())]
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [*launcher, *map(str, command)],
+            [*launcher, *command],
             env={**os.environ, **(env or {})},
             stdin=subprocess.DEVNULL,
             stdout=output,

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
-from typing import Self, cast
+from typing import Self
 from urllib.parse import urlsplit
 
 from tests.servers import certificates
@@ -119,7 +119,7 @@ class Proxy:
         matching: str = "",
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        """Answer so, in the server's place, the next `times` requests whose "METHOD target" matches.
+        """Answer the next `times` requests whose "METHOD target" matches, in the server's place.
 
         `matching` is a regular expression, searched for.
         """
@@ -182,7 +182,7 @@ class _End:
         connection.settimeout(SECONDS)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._connection = connection
-        self.reader = connection.makefile("rb", buffering=BLOCK)
+        self.reader = connection.makefile("rb")
 
     def write(self, data: bytes) -> None:
         try:
@@ -250,7 +250,10 @@ def _send(head: _Head, client: _End, upstream: _End) -> _Head:
         client.write(early.raw)
     with suppress(_RefusedError):  # before it had read all: its answer says why
         _copy_body(head, client, upstream)
-    return _expect_head(upstream)
+    answer = _expect_head(upstream)
+    while answer.status == HTTPStatus.CONTINUE:  # again: moto says it twice
+        answer = _expect_head(upstream)
+    return answer
 
 
 def _send_back(head: _Head, answer: _Head, upstream: _End, client: _End) -> bool:
@@ -329,7 +332,7 @@ def proxying(url: str, folder: Path | None = None) -> Iterator[Proxy]:
     upstream = urlsplit(url)
     with _Listener((upstream.hostname or "", upstream.port or 80), _context(signed)) as listener:
         scheme = "https" if signed else "http"
-        port = cast("int", listener.server_address[1])
+        port = listener.server_address[1]
         proxy = Proxy(f"{scheme}://127.0.0.1:{port}", signed.authority if signed else None)
         listener.proxy = proxy
         thread = threading.Thread(target=listener.serve_forever, args=(0.05,), daemon=True)

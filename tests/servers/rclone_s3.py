@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,12 +44,12 @@ def start(folder: Path) -> Iterator[RcloneServer]:
     # A key id of fewer than 16 characters is refused as InvalidAccessKeyId.
     access_key, secret_key = secrets.token_hex(10).upper(), secrets.token_hex(20)
     address = process.free_address()
-    command = [program, "--config", "/dev/null", "serve", "s3", "--addr", address, buckets]
+    serve = ["--config", os.devnull, "serve", "s3", "--addr", address, str(buckets)]
     # rclone reads the variable as a line of CSV.
     env = {"RCLONE_AUTH_KEY": f'"{access_key},{secret_key}"'}
     url = f"http://{address}"
     with (
-        process.running(command, ready=url, log=folder / "rclone.log", env=env),
+        process.running([program, *serve], ready=url, log=folder / "rclone.log", env=env),
         client("s3", url, access_key, secret_key) as s3,
     ):
         yield RcloneServer(

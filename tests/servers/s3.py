@@ -72,9 +72,8 @@ def client(
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
     )
-    made = boto3.session.Session(access_key, secret_key, region_name=REGION).client(
-        service, endpoint_url=url, verify=verify, config=config
-    )
+    session: Any = boto3.session.Session(access_key, secret_key, region_name=REGION)
+    made = session.client(service, endpoint_url=url, verify=verify, config=config)
     with closing(made):
         yield made
 
