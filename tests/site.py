@@ -7,9 +7,11 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from tests.servers.base import Server
 
 S3 = "storages.backends.s3.S3Storage"
 KEPT = ("PATH", "HOME", "LANG", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR")
@@ -33,9 +35,21 @@ class Result:
 
 @dataclass(frozen=True, kw_only=True)
 class Site:
+    """Use `Site.on(server, options, folder)` for one whose store is a test server."""
+
     folder: Path
     options: Mapping[str, Any]
     storage_class: str = S3
+    variables: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def on(cls, server: Server, options: Mapping[str, Any], folder: Path) -> Site:
+        return cls(
+            folder=folder,
+            options=options,
+            storage_class=server.storage_class,
+            variables=server.environ,
+        )
 
     @property
     def media(self) -> Path:
@@ -51,11 +65,10 @@ class Site:
         (self.folder / ".env").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
     def add(self, name: str | bytes, data: bytes = b"hello") -> Path:
-        path = os.path.join(os.fsencode(self.media), os.fsencode(name))
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        with open(path, "wb") as file:
-            file.write(data)
-        return Path(os.fsdecode(path))
+        path = self.media / os.fsdecode(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+        return path
 
     def command(self, *args: str) -> list[str]:
         return [sys.executable, "-m", "orchestrator.cli", *args]
@@ -63,7 +76,7 @@ class Site:
     def environ(self, **extra: str) -> dict[str, str]:
         kept = {name: value for name in KEPT if (value := os.environ.get(name))}
         root = str(Path(__file__).parent.parent)
-        return {**kept, "PYTHONPATH": root, "NO_COLOR": "1", **extra}
+        return {**kept, "PYTHONPATH": root, "NO_COLOR": "1", **self.variables, **extra}
 
     def run(self, *args: str, **environ: str) -> Result:
         """Run the program as a user would, in the site's folder, with JSON output."""

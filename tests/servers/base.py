@@ -63,6 +63,8 @@ class Server(ABC):
     storage_class: str
     options: Options
     """Complete options of the storage class, for a bucket that is there and empty at the start."""
+    environ: Mapping[str, str] = field(default_factory=dict)
+    """Variables that the site's process needs to reach this server: a CA, a proxy, an emulator."""
 
     @abstractmethod
     def new_bucket(self) -> Options:
@@ -85,7 +87,7 @@ class Server(ABC):
         """Remove an object behind everybody's back."""
 
     def read_only(self, options: Options) -> Options | None:  # noqa: ARG002
-        """Return the options of a user who may only list and read; None if there is no such user."""
+        """Return the options of a user who may only list and read; None if the server has none."""
         return None
 
     @contextmanager
