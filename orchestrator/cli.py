@@ -12,6 +12,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -110,7 +111,12 @@ def _sample_options(function: Callable[..., Any]) -> Callable[..., Any]:
         help="How many files to read back: all, or the share of bad files to exclude, as in 0.1%.",
     )
     seed = click.option("--seed", type=int, help="Draw the same sample again.")
-    return sample(seed(function))
+    pictures = click.option(
+        "--thumbnails/--no-thumbnails",
+        default=True,
+        help="Show sampled pictures, from the store and from the disk, in report.html.",
+    )
+    return sample(seed(pictures(function)))
 
 
 @cli.command()
@@ -187,6 +193,26 @@ def storages(storage_class: str | None) -> None:
 
 
 @cli.command()
+@click.option("--no-write", is_flag=True, help="Write no probe object into the store.")
+@click.pass_obj
+def doctor(common: dict[str, Any], /, *, no_write: bool) -> None:
+    """Check everything that a migration needs, without writing any media.
+
+    One line a check, and what to do about each that fails. Two small probe objects are written
+    into the store, compared and deleted again, unless --no-write is given.
+    """
+    from orchestrator import doctor
+
+    runs, checks = common["run_dir"].absolute(), []
+    terminal = sys.stdout.isatty()
+    for check in doctor.examine(common["env_file"], common["source"], runs, write=not no_write):
+        checks.append(check)
+        text = json.dumps({"event": "check", **asdict(check)})
+        click.echo(text if common["as_json"] else doctor.line(check, terminal=terminal))
+    sys.exit(doctor.exit_code(checks))
+
+
+@cli.command()
 @click.argument("run", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.option("--format", "kind", type=click.Choice(["text", "json", "md"]), default="text")
 def report(run: Path, kind: str) -> None:
@@ -224,7 +250,7 @@ def _go(command: str, common: dict[str, Any], options: dict[str, Any]) -> NoRetu
         click.echo(json.dumps({"event": "report", **json.loads(as_json(found))}))
     else:
         click.echo(as_text(found, shlex.join(["media-orchestrator", *sys.argv[1:]])), nl=False)
-        click.echo(f"  report: {folder / 'report.md'}")
+        click.echo(f"  report: {folder / 'report.html'}")
     if error:
         raise error
     sys.exit(_exit_code(found))

@@ -35,6 +35,7 @@ class Wishes:
     sample: str = "default"
     seed: int | None = None
     attempts: int = 3
+    thumbnails: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +48,7 @@ class Job:
     rclone: Rclone
     observer: Observer
     wishes: Wishes
+    throughput: list[tuple[float, int]] = field(default_factory=list)  # s, bytes sent by then
     local: threading.local = field(default_factory=threading.local)
 
     def path(self, row: Row) -> Path:

@@ -16,6 +16,7 @@ from orchestrator import envfile, readback, report, runs, transfer
 from orchestrator import plan as planning
 from orchestrator import rclone as rclone_binary
 from orchestrator.errors import OrchestratorError, Problem
+from orchestrator.html import page
 from orchestrator.inventory import Rules, walk
 from orchestrator.job import Job, Wishes
 from orchestrator.known import explain
@@ -25,7 +26,9 @@ from orchestrator.rclone import Rclone
 from orchestrator.remote import Remote, translate
 from orchestrator.report import Report
 from orchestrator.storage import Target, Upload, load
+from orchestrator.thumbnails import Picture, contact_sheet
 
+CURVE = 200  # points of the curve of the throughput
 WHERE = ("endpoint", "host", "port", "account")  # remote keys that say which store it is
 
 
@@ -47,6 +50,7 @@ class _Run:
     job: Job
     uploads: Mapping[int, Upload] = field(default_factory=dict)
     sample: readback.Statement | None = None
+    pictures: list[Picture] = field(default_factory=list)
     timings: dict[str, float] = field(default_factory=dict)
     problems: tuple[Problem, ...] = ()
 
@@ -138,13 +142,25 @@ def _report(request: Request, state: _Run, started: str, version: str) -> Report
         problems=state.problems,
         rclone=version,
         sample=state.sample,
+        throughput=_thinned(state.job.throughput),
         timings=state.timings,
     )
-    redact = state.job.target.redact
-    report.write(state.job.folder, "report.json", redact(report.as_json(found)))
-    report.write(state.job.folder, "report.md", redact(report.as_markdown(found)))
-    report.write(state.job.folder, "summary.txt", redact(report.as_text(found, "")))
+    files = {
+        "report.json": report.as_json(found),
+        "report.md": report.as_markdown(found),
+        "report.html": page(found, state.pictures),
+        "summary.txt": report.as_text(found, ""),
+    }
+    for name, text in files.items():
+        report.write(state.job.folder, name, state.job.target.redact(text))
+    report.remember(state.job.ledger, found)
     return found
+
+
+def _thinned(samples: list[tuple[float, int]]) -> list[tuple[float, int]]:
+    """Keep so many points of a curve as a page can show, in seconds since the first."""
+    step = len(samples) // CURVE + 1
+    return [(round(t - samples[0][0], 2), size) for t, size in samples[::step]]
 
 
 def _probe(state: _Run) -> None:
@@ -192,22 +208,27 @@ def _check(_: Request, state: _Run) -> None:
         "UPDATE entry SET state = 'present', evidence = NULL "
         "WHERE state IN ('verified', 'failed', 'planned', 'present')"
     )
-    state.uploads = planning.address(job, "state = 'present'")
+    state.uploads = planning.address(job.target, job.ledger, "state = 'present'")
     with state.stage("check"), _explained(job):
         checking.check(job, state.uploads)
 
 
 def _verify(_: Request, state: _Run) -> None:
     _probe(state)
-    with state.stage("read back"), _explained(state.job):
-        state.sample = readback.read_back(state.job)
+    _read_back(state)
 
 
 def _check_and_read(state: _Run) -> None:
     with state.stage("check"), _explained(state.job):
         checking.check(state.job, state.uploads)
+    _read_back(state)
+
+
+def _read_back(state: _Run) -> None:
     with state.stage("read back"), _explained(state.job):
         state.sample = readback.read_back(state.job)
+        if state.job.wishes.thumbnails:
+            state.pictures = contact_sheet(state.job)
 
 
 @contextmanager

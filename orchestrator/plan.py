@@ -9,7 +9,7 @@ from typing import Any
 from orchestrator.clients import Stored
 from orchestrator.compare import by_bytes
 from orchestrator.job import Job, upload_key
-from orchestrator.ledger import Change, Row, State
+from orchestrator.ledger import Change, Ledger, Row, State
 from orchestrator.parallel import chunks
 from orchestrator.storage import Target, Upload
 
@@ -26,8 +26,8 @@ def plan(job: Job) -> dict[int, Upload]:
 
     Return the batches: under one number, all files with equal headers and remote keys.
     """
-    uploads = address(job)
-    _collisions(job)
+    uploads = address(job.target, job.ledger)
+    refuse_collisions(job.ledger)
     observe(job)
     _compare(job)
     _compare_bytes(job, uploads)
@@ -40,11 +40,13 @@ def observe(job: Job) -> None:
     job.ledger.observe(job.target.client.objects(job.target.prefix), slot=fold)
 
 
-def address(job: Job, where: str = "state = 'candidate'") -> dict[int, Upload]:
+def address(
+    target: Target, ledger: Ledger, where: str = "state = 'candidate'"
+) -> dict[int, Upload]:
     """Ask the class for the key and the headers of each file."""
     numbers: dict[Upload, int] = {}
-    rows = (_addressed(job.target, numbers, row) for row in job.ledger.rows(where))
-    job.ledger.update("key slot type batch direct packed state reason", rows)
+    rows = (_addressed(target, numbers, row) for row in ledger.rows(where))
+    ledger.update("key slot type batch direct packed state reason", rows)
     return {number: upload for upload, number in numbers.items()}
 
 
@@ -93,16 +95,16 @@ def _beyond_rclone(target: Target, name: str, key: str) -> str:
     return ""
 
 
-def _collisions(job: Job) -> None:
+def refuse_collisions(ledger: Ledger) -> None:
     """Refuse all files that would share an object."""
-    found = job.ledger.select(
+    found = ledger.select(
         "SELECT slot, name FROM entry WHERE state = 'candidate' AND slot IN (SELECT slot "
         "FROM entry WHERE state = 'candidate' GROUP BY slot HAVING count(*) > 1) ORDER BY slot"
     )
     for slot, group in groupby(found, key=lambda pair: pair[0]):
         names = [name for _, name in group]
         reason = f"{len(names)} files would be the one object {slot}: {', '.join(names[:3])}"
-        job.ledger.update("state reason", [(State.REFUSED, reason, name) for name in names])
+        ledger.update("state reason", [(State.REFUSED, reason, name) for name in names])
 
 
 def _compare(job: Job) -> None:

@@ -6,7 +6,7 @@ import json
 import math
 import os
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from importlib.metadata import PackageNotFoundError, version
@@ -60,6 +60,16 @@ class Forecast:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Previous:
+    """The run before this one, of the same source and target."""
+
+    run: str
+    command: str
+    verdict: str
+    states: Mapping[str, int]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Report:
     """A run as its ledger shows it; sizes in bytes, times in seconds."""
 
@@ -89,6 +99,8 @@ class Report:
     sample: Statement | None
     statement: str
     forecast: Forecast | None
+    previous: Previous | None
+    throughput: tuple[tuple[float, int], ...]
     timings: Mapping[str, float]
     commands: tuple[str, ...]
     notes: tuple[str, ...]
@@ -123,6 +135,7 @@ def build(
     problems: tuple[Problem, ...],
     rclone: str,
     sample: Statement | None,
+    throughput: Sequence[tuple[float, int]],
     timings: Mapping[str, float],
 ) -> Report:
     ledger = job.ledger
@@ -155,6 +168,8 @@ def build(
         sample=sample,
         statement=sample.words(job.target.dotted.rpartition(".")[2]) if sample else "",
         forecast=_forecast(job) if command == "plan" else None,
+        previous=_previous(ledger),
+        throughput=tuple(throughput),
         timings=timings,
         commands=tuple(job.rclone.commands),
         notes=job.remote.notes,
@@ -166,6 +181,20 @@ FOLDER = (
     "CASE WHEN instr(CAST(name AS TEXT), '/') THEN "
     "substr(CAST(name AS TEXT), 1, instr(CAST(name AS TEXT), '/')) ELSE '.' END"
 )
+
+
+def _previous(ledger: Ledger) -> Previous | None:
+    found = ledger.fact("summary")
+    return Previous(**found) if found else None
+
+
+def remember(ledger: Ledger, report: Report) -> None:
+    """Leave in the ledger what the next run says of this one."""
+    states = {state: count.files for state, count in report.states.items()}
+    summary = Previous(
+        run=report.run, command=report.command, verdict=report.verdict, states=states
+    )
+    ledger.set_fact("summary", asdict(summary))
 
 
 def _sql(states: tuple[State, ...]) -> str:
@@ -270,7 +299,7 @@ def _lines(report: Report) -> Iterator[tuple[str, str]]:
     if report.excluded:
         yield "excluded", _join(report.excluded)
     if report.forecast:
-        yield "forecast", _forecast_words(report.forecast)
+        yield "forecast", forecast_words(report.forecast)
     if report.extra:
         yield "others", f"{report.extra} objects of the store belong to no file here; left alone"
 
@@ -280,7 +309,7 @@ def _join(counts: Mapping[str, Count]) -> str:
     return printable(", ".join(found)) + (", …" if len(counts) > SHOWN else "")
 
 
-def _forecast_words(forecast: Forecast) -> str:
+def forecast_words(forecast: Forecast) -> str:
     times = ", ".join(f"{duration(s)} at {speed} Mbit/s" for speed, s in forecast.seconds.items())
     origin = " (as measured in the last run)" if forecast.measured else ""
     requests = ", ".join(f"{n} {kind} requests" for kind, n in forecast.requests.items())
@@ -290,6 +319,8 @@ def _forecast_words(forecast: Forecast) -> str:
 def next_step(report: Report, again: str) -> str:
     """Say what to do now; `again` is the command line of this run."""
     states = report.states
+    if report.problems:
+        return report.problems[0].tip or f"run the same command again: {again}"
     if State.REFUSED in states and State.PLANNED in states:
         return "rename or --exclude the refused files, or migrate with --skip-refused"
     if report.verdict is Verdict.PLANNED:

@@ -44,6 +44,7 @@ class _Batch:
     def _advance(self, size: int) -> None:
         files, before = self.before
         self.job.observer.advance(files + self.sent, before + size)
+        self.job.throughput.append((time.monotonic(), before + size))
 
     def _copied(self, name: str) -> None:
         self.sent += 1

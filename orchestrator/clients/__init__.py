@@ -43,7 +43,7 @@ class Client(Protocol):
     def puts(self, size: int) -> int:
         """Return how many requests it takes to write an object of `size` bytes."""
 
-    def settle(self, name: str) -> None:
+    def settle(self, name: str) -> None:  # noqa: ARG002
         """Give an object that rclone wrote what save() would and rclone cannot, such as modes."""
         return
 

@@ -1,0 +1,373 @@
+"""Go through everything that a migration needs, one line a check, without writing any media.
+
+No check hides behind the failure of another one, unless it cannot be made without it.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import secrets
+import shutil
+import socket
+import ssl
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from enum import StrEnum
+from pathlib import Path
+from urllib.parse import SplitResult, urlsplit
+
+from orchestrator import envfile
+from orchestrator import plan as planning
+from orchestrator import rclone as rclone_binary
+from orchestrator.errors import AccessRefusedError, ConfigurationError, OrchestratorError, Problem
+from orchestrator.inventory import Rules, walk
+from orchestrator.job import Job, Wishes
+from orchestrator.known import explain
+from orchestrator.ledger import Ledger
+from orchestrator.progress import Quiet, human, printable
+from orchestrator.rclone import Event, Rclone
+from orchestrator.remote import Remote, translate
+from orchestrator.storage import Target, load
+
+SKEW = 300  # seconds by which the clocks may differ; S3 refuses 900
+TIMEOUT = 10.0
+ROOM = 64 << 20  # bytes free for the reports and logs of a run,
+ROOM_A_FILE = 1024  # and for each file's row in the ledger
+PROBE = b"written by media-orchestrator doctor; may be deleted\n"
+READABLE_BY_OTHERS = 0o044
+
+
+class Status(StrEnum):
+    OK = "ok"
+    WARN = "warning"
+    FAIL = "failed"
+    SKIPPED = "not checked"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One line: what was looked at, what was found, and what to do about it."""
+
+    title: str
+    status: Status
+    detail: str = ""
+    tip: str = ""
+    exit_code: int = 0
+
+
+def examine(env_file: Path, source: Path, runs: Path, *, write: bool) -> Iterator[Check]:
+    """Yield the checks in the order in which a migration would meet them."""
+    yield from _attempt("rclone", lambda: rclone_binary.version(rclone_binary.find()))
+    yield from _env_file(env_file)
+    found = _Found()
+    yield from _attempt("MEDIA_STORAGE and its options", lambda: found.resolve(env_file), code=2)
+    if found.target and found.remote:
+        store = list(_store(found.target, found.remote))
+        yield from store
+        yield from _objects(found.target, found.remote, store, write=write)
+    else:
+        yield Check(title="the store", status=Status.SKIPPED, detail="its options come first")
+    yield from _source(found.target, source, runs)
+    yield from (_site(text) for text in (found.remote.site if found.remote else ()))
+
+
+class _Found:
+    """What a check found that later ones need."""
+
+    target: Target | None = None
+    remote: Remote | None = None
+
+    def resolve(self, env_file: Path) -> str:
+        settings = envfile.read(env_file, os.environ)
+        for name, value in settings.variables.items():
+            os.environ.setdefault(name, value)
+        target = load(settings)
+        self.remote = translate(target)
+        self.target = target
+        translated = f"{len(target.given)} options, all with a known effect"
+        return "; ".join([f"{target.dotted}: {translated}", *self.remote.notes])
+
+
+def _attempt(title: str, action: Callable[[], str], *, code: int | None = None) -> Iterator[Check]:
+    """Yield one check of an action, or one for each problem that it raises."""
+    try:
+        yield Check(title=title, status=Status.OK, detail=action())
+    except OrchestratorError as error:
+        yield from _failed(title, error, code or error.exit_code)
+
+
+def _failed(title: str, error: OrchestratorError, code: int) -> Iterator[Check]:
+    for problem in error.problems:
+        yield Check(
+            title=title,
+            status=Status.FAIL,
+            detail=problem.what,
+            tip=problem.tip,
+            exit_code=code,
+        )
+
+
+def _env_file(path: Path) -> Iterator[Check]:
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return  # reading it will say so
+    if mode & READABLE_BY_OTHERS:
+        tip = f"chmod 600 {path}, if the site's own user still can read it then"
+        detail = f"{path} holds secrets, and other users can read it"
+        yield Check(title="permissions of .env", status=Status.WARN, detail=detail, tip=tip)
+    else:
+        yield Check(title="permissions of .env", status=Status.OK, detail="for its owner alone")
+
+
+def _store(target: Target, remote: Remote) -> Iterator[Check]:
+    if endpoint := _endpoint(remote):
+        yield from _attempt("network", lambda: _connect(target, endpoint))
+        if endpoint.scheme in ("http", "https"):
+            yield _clock(endpoint, verify="no-check-certificate" not in remote.flags)
+    yield from _attempt("credentials and container", lambda: _probe(target, remote))
+
+
+def _endpoint(remote: Remote) -> SplitResult | None:
+    """Return where the store is, if its options say so; S3 on Amazon follows from the region."""
+    if "endpoint" in remote.config:
+        return urlsplit(remote.config["endpoint"])
+    if "host" in remote.config:
+        port = remote.config.get("port", "22")
+        return urlsplit(f"tcp://{remote.config['host']}:{port}")
+    return None
+
+
+def _connect(target: Target, endpoint: SplitResult) -> str:
+    host, port = endpoint.hostname or "", _port(endpoint)
+    try:
+        socket.create_connection((host, port), TIMEOUT).close()
+    except OSError as error:
+        raise explain(target.template, error) from error
+    return f"{host}:{port} answers"
+
+
+def _port(endpoint: SplitResult) -> int:
+    return endpoint.port or (80 if endpoint.scheme == "http" else 443)
+
+
+def _clock(endpoint: SplitResult, *, verify: bool) -> Check:
+    title = "clock"
+    try:
+        skew = abs((_date(endpoint, verify=verify) - datetime.now(UTC)).total_seconds())
+    except (OSError, ValueError, TypeError, http.client.HTTPException) as error:
+        detail = f"the store does not tell its time ({type(error).__name__})"
+        return Check(title=title, status=Status.SKIPPED, detail=detail)
+    if skew > SKEW:
+        detail = f"this machine's clock and the store's differ by {skew:.0f} s"
+        return Check(
+            title=title, status=Status.FAIL, detail=detail, tip="set the clock (NTP)", exit_code=5
+        )
+    return Check(title=title, status=Status.OK, detail=f"differs from the store's by {skew:.0f} s")
+
+
+def _date(endpoint: SplitResult, *, verify: bool) -> datetime:
+    context = ssl.create_default_context() if verify else ssl._create_unverified_context()  # noqa: S323  # the user's own wish
+    made = (
+        http.client.HTTPConnection(endpoint.hostname or "", _port(endpoint), timeout=TIMEOUT)
+        if endpoint.scheme == "http"
+        else http.client.HTTPSConnection(
+            endpoint.hostname or "", _port(endpoint), timeout=TIMEOUT, context=context
+        )
+    )
+    with closing(made) as connection:
+        connection.request("HEAD", "/")
+        return parsedate_to_datetime(connection.getresponse().headers["Date"])
+
+
+def _probe(target: Target, remote: Remote) -> str:
+    try:
+        target.client.probe(target.prefix, Path("/"))
+    except OrchestratorError:
+        raise
+    except Exception as error:
+        text = target.redact(f"{type(error).__name__}: {error}")
+        raise explain(target.template, text) from error
+    return f"{remote.vendor}: {remote.path} can be listed"
+
+
+def _objects(target: Target, remote: Remote, store: list[Check], *, write: bool) -> Iterator[Check]:
+    title = "a probe object"
+    if not write:
+        yield Check(title=title, status=Status.SKIPPED, detail="left out by --no-write")
+    elif any(check.status is Status.FAIL for check in store):
+        yield Check(title=title, status=Status.SKIPPED, detail="the store must answer first")
+    else:
+        yield from _attempt(title, lambda: _twins(target, remote))
+
+
+def _twins(target: Target, remote: Remote) -> str:
+    """Write one object by rclone and one by Django, compare them, and delete both."""
+    mark = secrets.token_hex(4)
+    names = [f"media-orchestrator-probe-{mark}-{who}.txt" for who in ("rclone", "django")]
+    with _job(target, remote) as job:
+        for name in names:
+            (job.source / name).write_bytes(PROBE)
+        try:
+            _by_rclone(job, names[0])
+            target.save(names[1], job.source / names[1])
+            return _compared(target, names)
+        except OrchestratorError:
+            raise
+        except Exception as error:
+            text = target.redact(f"{type(error).__name__}: {error}")
+            raise explain(target.template, text) from error
+        finally:
+            _delete(target, names)
+
+
+@contextmanager
+def _job(target: Target, remote: Remote) -> Iterator[Job]:
+    with tempfile.TemporaryDirectory(prefix="media-orchestrator-") as folder:
+        source, work = Path(folder, "source"), Path(folder, "run", "work")
+        source.mkdir()
+        work.mkdir(parents=True)
+        ledger = Ledger(work.parent / "ledger.sqlite")
+        rclone = Rclone(
+            binary=rclone_binary.find(),
+            remote=remote,
+            source=source,
+            work=work,
+            redact=target.redact,
+            passed=target.template.pass_environment,
+        )
+        try:
+            yield Job(
+                source=source,
+                folder=work.parent,
+                target=target,
+                remote=remote,
+                ledger=ledger,
+                rclone=rclone,
+                observer=Quiet(),
+                wishes=Wishes(),
+            )
+        finally:
+            ledger.close()
+
+
+def _by_rclone(job: Job, name: str) -> None:
+    said: list[str] = []
+
+    def listen(event: Event) -> bool:
+        if event.level in ("error", "critical"):
+            said.append(event.message)
+        return False
+
+    upload = job.target.upload(job.target.key(name))
+    outcome = job.rclone.copy_names([name], upload, listen)
+    if outcome.code or said:
+        raise explain(job.target.template, said[0] if said else f"rclone ended {outcome.code}")
+    job.target.client.settle(name)
+
+
+def _compared(target: Target, names: list[str]) -> str:
+    for name in names:
+        with target.fresh().storage.open(name, "rb") as file:
+            if file.read() != PROBE:
+                raise AccessRefusedError(f"{name} came back with other content")
+    by_rclone, by_django = (dict(target.client.head(target.key(name))) for name in names)
+    different = [k for k in by_django if by_django[k] != by_rclone.get(k)]
+    if different:
+        raise AccessRefusedError(
+            f"rclone and Django store {', '.join(different)} differently",
+            tip="report it with the output of `media-orchestrator config`",
+        )
+    return "written by rclone and by Django, read through Django, equal; both deleted"
+
+
+def _delete(target: Target, names: list[str]) -> None:
+    for name in names:
+        try:
+            target.fresh().storage.delete(name)
+        except Exception:  # noqa: BLE001, S112  # it may never have been written
+            continue
+
+
+def _source(target: Target | None, source: Path, runs: Path) -> Iterator[Check]:
+    with tempfile.TemporaryDirectory(prefix="media-orchestrator-") as folder:
+        ledger = Ledger(Path(folder) / "ledger.sqlite")
+        try:
+            ledger.walk(walk(source, Rules(), skip=runs))
+        except OrchestratorError as error:
+            yield from _failed("source", error, ConfigurationError.exit_code)
+            return
+        else:
+            files, size = ledger.count()
+            biggest = ledger.select("SELECT coalesce(max(size), 0) FROM entry")[0][0]
+            detail = f"{source}: {files} entries, {human(size)}, the biggest {human(biggest)}"
+            yield Check(title="source", status=Status.OK, detail=detail)
+            yield from _names(target, ledger)
+            yield _room(runs, files)
+        finally:
+            ledger.close()
+
+
+def _names(target: Target | None, ledger: Ledger) -> Iterator[Check]:
+    if target:
+        planning.address(target, ledger)
+        planning.refuse_collisions(ledger)
+    refused = ledger.select("SELECT name, reason FROM entry WHERE state = 'refused'")
+    hard = ledger.count("direct IS NOT NULL AND state = 'candidate'")[0]
+    if refused:
+        name, reason = refused[0]
+        name = name if isinstance(name, str) else os.fsdecode(name)
+        detail = f"{len(refused)} cannot be migrated, the first: {printable(f'{name}: {reason}')}"
+        tip = "rename them, or leave them out with --exclude or --skip-refused; `plan` lists all"
+        yield Check(title="names", status=Status.WARN, detail=detail, tip=tip)
+    else:
+        detail = f"all can be migrated; {hard} of them through the class instead of rclone"
+        yield Check(title="names", status=Status.OK, detail=detail)
+
+
+def _room(runs: Path, files: int) -> Check:
+    there = next(folder for folder in (runs, *runs.parents) if folder.exists())
+    free, needed = shutil.disk_usage(there).free, ROOM + ROOM_A_FILE * files
+    detail = f"{human(free)} free for the run folder, {human(needed)} needed"
+    if free < needed:
+        return Check(
+            title="disk",
+            status=Status.FAIL,
+            detail=detail,
+            tip="make room, or choose another place with --run-dir",
+            exit_code=ConfigurationError.exit_code,
+        )
+    return Check(title="disk", status=Status.OK, detail=detail)
+
+
+def _site(text: str) -> Check:
+    return Check(title="what the site will meet", status=Status.WARN, detail=text)
+
+
+SIGNS = {
+    Status.OK: ("✓", "ok  "),
+    Status.WARN: ("!", "WARN"),
+    Status.FAIL: ("✗", "FAIL"),
+    Status.SKIPPED: ("-", "skip"),
+}
+
+
+def line(check: Check, *, terminal: bool) -> str:
+    """Return a check as one line, and a second one with what to do."""
+    sign = SIGNS[check.status][0 if terminal else 1]
+    tip = f"\n{' ' * len(sign)} TIP: {printable(check.tip)}" if check.tip else ""
+    return f"{sign} {check.title}: {printable(check.detail)}{tip}"
+
+
+def exit_code(checks: list[Check]) -> int:
+    """Return 0, or the code of the first failure that a migration would end with."""
+    return next((check.exit_code for check in checks if check.status is Status.FAIL), 0)
+
+
+def problems(checks: list[Check]) -> list[Problem]:
+    return [Problem(what=c.detail, tip=c.tip) for c in checks if c.status is Status.FAIL]

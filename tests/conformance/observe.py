@@ -1,0 +1,176 @@
+"""What the promises are held against: the source, the store, the processes, each seen by itself."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.servers.base import Options, Server, Stored
+from tests.servers.proxy import Proxy
+from tests.site import Site
+
+SECONDS = 60
+
+
+def key_of(server: Server, options: Options, name: str) -> str:
+    """Return the key that holds the file `name`, as the server lists it."""
+    keys = server.keys(options)
+    return min((k for k in keys if k == name or k.endswith(f"/{name}")), key=len)
+
+
+def stored(server: Server, options: Options) -> dict[str, Stored]:
+    """Return all that the server holds, with its bytes."""
+    return {key: server.peek(options, key) for key in server.keys(options)}
+
+
+def tree(folder: Path) -> dict[str, tuple[object, ...]]:
+    """Return the bytes, mode and time of each file and folder; reading leaves them as they are."""
+    found: dict[str, tuple[object, ...]] = {}
+    for path in sorted(folder.rglob("*")):
+        status = path.lstat()
+        digest = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+        found[str(path)] = (digest, status.st_mode, status.st_mtime_ns, status.st_ino)
+    return found
+
+
+def save_by_django(
+    server: Server, options: Options, name: str, data: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Store a file as the site itself would."""
+    from django.conf import settings
+    from django.core.files.base import ContentFile
+    from django.utils.module_loading import import_string
+
+    if not settings.configured:
+        settings.configure(USE_TZ=True)
+    with monkeypatch.context() as patch:
+        for variable, value in server.environ.items():
+            patch.setenv(variable, value)
+        saved = import_string(server.storage_class)(**options).save(name, ContentFile(data))
+    assert saved == name
+
+
+@contextmanager
+def watched(server: Server, options: Options) -> Iterator[tuple[Options, Proxy | None]]:
+    """Yield options whose requests are logged, where the server speaks HTTP."""
+    if not server.endpoint_option:
+        yield options, None
+        return
+    with server.proxied(options) as (proxied, proxy):
+        yield proxied, proxy
+
+
+class Held:
+    """Keeps the requests of a proxy waiting, from `hold()` to `release()`."""
+
+    def __init__(self, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._until = 0.0
+        proceed = proxy.take_fault
+
+        def wait(request: str) -> Any:
+            while time.monotonic() < self._until:
+                time.sleep(0.02)
+            return proceed(request)
+
+        monkeypatch.setattr(proxy, "take_fault", wait)
+
+    def hold(self) -> None:
+        self._until = time.monotonic() + SECONDS
+
+    def release(self) -> None:
+        self._until = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Running:
+    """The program at work in a process group of its own, as a shell starts it."""
+
+    process: subprocess.Popen[str]
+
+    def await_stage(self, title: str) -> None:
+        """Return as soon as a stage whose title starts like this has begun."""
+        assert self.process.stdout
+        for line in self.process.stdout:
+            event = json.loads(line)
+            if event["event"] == "stage" and event["title"].startswith(title):
+                return
+        raise AssertionError(f"it ended before the stage {title!r}: {self.error()}")
+
+    def kill(self) -> None:
+        self.signal(signal.SIGKILL)
+        self.process.wait(SECONDS)
+
+    def signal(self, number: int) -> None:
+        os.killpg(self.process.pid, number)
+
+    def end(self) -> int:
+        assert self.process.stdout
+        self.process.stdout.read()
+        return self.process.wait(SECONDS)
+
+    def error(self) -> str:
+        assert self.process.stderr
+        return self.process.stderr.read()
+
+
+@contextmanager
+def running(site: Site, *args: str) -> Iterator[Running]:
+    site.write_env()
+    # A shell's background job ignores Ctrl-C, and so would our child.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    process = subprocess.Popen(
+        site.command("--json", *args),
+        cwd=site.folder,
+        env=site.environ(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    signal.signal(signal.SIGINT, before)
+    with process:
+        try:
+            yield Running(process=process)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def rclones(site: Site) -> dict[int, tuple[bytes, Mapping[bytes, bytes]]]:
+    """Return the arguments and the variables of each rclone that works in the site's folder."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if (folder / "comm").read_text() == "rclone\n" and _works_in(folder, site.folder):
+                found[int(folder.name)] = ((folder / "cmdline").read_bytes(), _variables(folder))
+    return found
+
+
+def _works_in(process: Path, folder: Path) -> bool:
+    return (process / "cwd").readlink() == folder.resolve()
+
+
+def _variables(process: Path) -> dict[bytes, bytes]:
+    pairs = (process / "environ").read_bytes().rstrip(b"\0").split(b"\0")
+    return {name: value for name, _, value in (pair.partition(b"=") for pair in pairs)}
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 20) -> bool:
+    """Return whether the condition has come true in time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True

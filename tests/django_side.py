@@ -1,0 +1,101 @@
+"""What Django itself does: save files through the storage class, and open them again.
+
+Run in the site's own environment, it takes its task as JSON from stdin and answers in JSON.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.site import Site
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What each name gave (a saved name, or the SHA-256 of what was read), or why it gave none."""
+
+    given: Mapping[str, str]
+    errors: Mapping[str, str]
+
+
+def save(site: Site, names: Iterable[str]) -> Answer:
+    """Save the site's media through Django, as an upload form would."""
+    return _ask(site, "save", names)
+
+
+def read(site: Site, names: Iterable[str]) -> Answer:
+    return _ask(site, "read", names)
+
+
+def _ask(site: Site, task: str, names: Iterable[str]) -> Answer:
+    asked = {
+        "class": site.storage_class,
+        "options": dict(site.options),
+        "media": str(site.media),
+        "task": task,
+        "names": list(names),
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.django_side"],
+        input=json.dumps(asked),
+        cwd=site.folder,
+        env=site.environ(),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return Answer(**json.loads(done.stdout))
+
+
+def main() -> None:
+    asked = json.load(sys.stdin)
+    storage = _storage(asked["class"], asked["options"])
+    media = Path(asked["media"])
+    task = {"save": _save, "read": _read}[asked["task"]]
+    answer: dict[str, dict[str, str]] = {"given": {}, "errors": {}}
+    for name in asked["names"]:
+        kind, text = _tried(task, storage, media, name)
+        answer[kind][name] = text
+    json.dump(answer, sys.stdout)
+
+
+def _storage(dotted: str, options: Mapping[str, Any]) -> Any:
+    from django.conf import settings
+    from django.utils.module_loading import import_string
+
+    settings.configure(USE_TZ=True)
+    return import_string(dotted)(**options)
+
+
+def _tried(
+    task: Callable[[Any, Path, str], str], storage: Any, media: Path, name: str
+) -> tuple[str, str]:
+    try:
+        return "given", task(storage, media, name)
+    except Exception as error:  # noqa: BLE001  # whatever the class makes of it
+        return "errors", f"{type(error).__name__}: {error}"
+
+
+def _save(storage: Any, media: Path, name: str) -> str:
+    from django.core.files.base import File
+
+    with (media / name).open("rb") as file:
+        return str(storage.save(name, File(file)))
+
+
+def _read(storage: Any, media: Path, name: str) -> str:
+    with storage.open(name, "rb") as file:
+        return hashlib.sha256(file.read()).hexdigest()
+
+
+if __name__ == "__main__":
+    main()
