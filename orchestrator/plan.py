@@ -81,8 +81,10 @@ def _key(target: Target, name: str) -> str:
         raise _RefusedNameError(
             f"its key is {length} bytes long, and the store takes {names.max_bytes}"
         )
-    if names.forbidden and names.forbidden.search(key):
+    if any(p.search(key) for p in (names.forbidden, target.rule.forbidden) if p):
         raise _RefusedNameError("the store does not allow this name")
+    if refusal := target.client.refusal(key):
+        raise _RefusedNameError(refusal)
     return key
 
 

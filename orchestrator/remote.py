@@ -115,9 +115,9 @@ def _walk(
 
 def _refused(target: Target, options: Mapping[str, Any]) -> Iterator[Problem]:
     for name, value, fate, _ in _walk(_all(target), options):
-        if isinstance(fate, Refuse) and not fate.given and value not in fate.allow:
+        if isinstance(fate, Refuse) and (refusal := fate.refusal(value)):
             yield Problem(
-                what=f"{name}: {fate.reason}",
+                what=f"{name}: {refusal}",
                 tip=f"see `media-orchestrator storages {target.dotted}`",
             )
 
@@ -155,7 +155,8 @@ def _reason(option: Option | None) -> str:
 
 def _path(target: Target, options: Mapping[str, Any]) -> str:
     parts = {name: text(value) or "" for name, value in options.items()}
-    return target.template.root.format_map({**parts, "prefix": target.prefix})
+    root = target.rule.root or target.template.root
+    return root.format_map({**parts, "prefix": target.prefix})
 
 
 def _notes(target: Target, fates: list[tuple[str, Any, Fate, Option]]) -> Iterator[str]:

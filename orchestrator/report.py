@@ -177,9 +177,9 @@ def build(
     )
 
 
-FOLDER = (
-    "CASE WHEN instr(CAST(name AS TEXT), '/') THEN "
-    "substr(CAST(name AS TEXT), 1, instr(CAST(name AS TEXT), '/')) ELSE '.' END"
+FOLDER = (  # as bytes: a name may be none in UTF-8
+    "CASE WHEN instr(CAST(name AS BLOB), x'2f') THEN "
+    "substr(CAST(name AS BLOB), 1, instr(CAST(name AS BLOB), x'2f')) ELSE x'2e' END"
 )
 
 
@@ -206,7 +206,11 @@ def _counts(ledger: Ledger, column: str, where: str) -> dict[str, Count]:
         f"SELECT {column}, count(*), sum(size) FROM entry "  # noqa: S608  # ours
         f"WHERE {where} GROUP BY 1 ORDER BY 3 DESC"
     )
-    return {str(value): Count(files=files, bytes=size) for value, files, size in rows}
+    return {_text(value): Count(files=files, bytes=size) for value, files, size in rows}
+
+
+def _text(value: Any) -> str:
+    return printable(os.fsdecode(value)) if isinstance(value, bytes) else str(value)
 
 
 def _named(ledger: Ledger, where: str) -> Iterator[Named]:

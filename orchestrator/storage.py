@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from orchestrator.clients import Client, client
+from orchestrator.clients import Client, client, entry
 from orchestrator.envfile import Settings
 from orchestrator.errors import ConfigurationError, Problem, TemplateError
 from orchestrator.redact import Redactor, redactor, texts
@@ -94,25 +95,28 @@ class Target:
         from storages.utils import clean_name
 
         asked = self.template.asked
-        cleaned = clean_name(name) if asked.clean else name
-        return cast("str", getattr(self.storage, asked.key)(cleaned))
+        cleaned: str = clean_name(name) if asked.clean else name
+        key = getattr(self.storage, asked.key)(cleaned) if asked.key else cleaned
+        within = ask(self.storage, asked.within) + "/" if asked.within else ""
+        return cast("str", key.removeprefix(within))
 
     def upload(self, key: str) -> Upload:
-        asked = self.template.asked
-        if not asked.parameters:
-            return Upload()
-        parameters = getattr(self.storage, asked.parameters)(key, None)
+        parameters = self._said(key)
         return _upload(self.template, parameters, packed=self._packs(parameters))
 
     def parameters(self, key: str) -> Mapping[str, Any]:
         """Return what save() would say about the object beside its bytes."""
-        asked = self.template.asked
-        if not asked.parameters:
-            return {}
-        found = dict(getattr(self.storage, asked.parameters)(key, None))
-        if asked.compress and self._packs(found):
-            found[asked.compress.encoding] = "gzip"
+        found = dict(self._said(key))
+        compress = self.template.asked.compress
+        if compress and self._packs(found):
+            found[compress.encoding] = "gzip"
         return found
+
+    def _said(self, key: str) -> Mapping[str, Any]:
+        asked = self.template.asked.parameters
+        if not asked:
+            return self.client.parameters(key)
+        return cast("Mapping[str, Any]", getattr(self.storage, asked)(key, None))
 
     def _packs(self, parameters: Mapping[str, Any]) -> bool:
         compress = self.template.asked.compress
@@ -212,13 +216,15 @@ def load(settings: Settings) -> Target:
     _configure_django(settings)
     cls = _import(settings.storage_class)
     template = _template(cls, settings.storage_class)
+    found = entry(template.family, settings.options)
+    _refuse_before(template, {**settings.options, **found})
     problems = [*_unknown(template, settings.options), *_given(template, settings.options)]
-    problems += _disputed(template, settings)
+    problems += [*_disputed(template, settings), *_unread(template, found)]
     known = {k: v for k, v in settings.options.items() if k in template.options}
     try:
         storage = cls(**known)
     except Exception as error:  # noqa: BLE001  # whatever the class makes of the user's values
-        problems.append(_unusable(template, settings, error))
+        problems.append(_unusable(template, settings, found, error))
     if problems:
         raise ConfigurationError(*problems)
     return Target(
@@ -234,11 +240,12 @@ def _configure_django(settings: Settings) -> None:
     """Give Django the settings that a class reads, where `.env` holds them in their own shape."""
     from django.conf import settings as django_settings
 
-    known = supported().get(settings.storage_class)
+    values = {**os.environ, **settings.variables}
     found = {
-        name: _setting(name, kind, settings.variables[name])
-        for name, kind in (known.django_settings if known else {}).items()
-        if name in settings.variables
+        name: _setting(name, kind, values[name])
+        for template in load_all()
+        for name, kind in template.django_settings.items()
+        if name in values
     }
     if not django_settings.configured:
         django_settings.configure(USE_TZ=True, **found)
@@ -306,6 +313,20 @@ def _unknown(template: Template, options: Mapping[str, Any]) -> Iterator[Problem
         )
 
 
+def _unread(template: Template, found: Mapping[str, Any]) -> Iterator[Problem]:
+    for name in found.keys() - template.derived.keys():
+        what = f"{', '.join(template.django_settings)}: the class does not read {name!r}"
+        yield Problem(what=what, tip=f"take {name} out: the site does not use it either")
+
+
+def _refuse_before(template: Template, values: Mapping[str, Any]) -> None:
+    """Refuse what needs no storage object to be seen: making one can wait for a person forever."""
+    known = (rule for rule in template.rules if rule.when.keys() <= values.keys())
+    rule = next((rule for rule in known if rule.matches(values)), None)
+    if rule and rule.refuse:
+        raise ConfigurationError(f"{rule.name}: {rule.refuse}", tip=_list(supported()))
+
+
 def _given(template: Template, options: Mapping[str, Any]) -> Iterator[Problem]:
     for name in options.keys() & template.options.keys():
         for fate in template.options[name].fates:
@@ -325,8 +346,10 @@ def _disputed(template: Template, settings: Settings) -> Iterator[Problem]:
             )
 
 
-def _unusable(template: Template, settings: Settings, error: Exception) -> Problem:
-    redact = redactor(secrets(template, settings.options, {}))
+def _unusable(
+    template: Template, settings: Settings, found: Mapping[str, Any], error: Exception
+) -> Problem:
+    redact = redactor(secrets(template, settings.options, found))
     detail = redact(f"{type(error).__name__}: {error}")
     return Problem(
         what=f"{VARIABLE}_OPTIONS: {settings.storage_class} refuses them ({detail})",

@@ -78,11 +78,22 @@ class Ignore:
 
 @dataclass(frozen=True)
 class Refuse:
-    """Only the values in `allow` can be migrated faithfully; `given`: unless a subclass sets it."""
+    """Only the values in `allow` can be migrated faithfully; `given`: unless a subclass sets it.
+
+    With `fault` it says itself what is wrong with a value, or None.
+    """
 
     reason: str
     allow: tuple[Any, ...] = (None,)
     given: bool = False
+    fault: Transform | None = None
+
+    def refusal(self, value: Any) -> str:
+        """Return why the value is refused, or ''."""
+        if self.fault:
+            found = self.fault(value)
+            return f"{self.reason}: {found}" if found else ""
+        return "" if self.given or value in self.allow else self.reason
 
 
 Fate = Key | Flag | Header | Root | Fields | Upload | Direct | Ignore | Refuse
@@ -101,8 +112,9 @@ class Option:
 class Rule:
     """Settings for the stores whose options match every regex in `when`; the first match wins.
 
-    `config` may name options in braces; an empty value takes a key out. `direct` adds to the names
-    that rclone cannot carry there; `refuse` says why this combination cannot be migrated.
+    `config` may name options in braces; an empty value takes a key out. `root` stands in for the
+    template's; `direct` and `forbidden` add to its names, `defects` to its defects; `refuse` says
+    why this combination cannot be migrated.
     """
 
     name: str
@@ -110,6 +122,9 @@ class Rule:
     config: Mapping[str, str]
     site: tuple[str, ...]
     direct: re.Pattern[str] | None
+    forbidden: re.Pattern[str] | None
+    root: str | None
+    defects: tuple[Defect, ...]
     refuse: str | None
 
     def matches(self, options: Mapping[str, Any]) -> bool:
@@ -133,10 +148,15 @@ class Known:
 
 @dataclass(frozen=True, kw_only=True)
 class Defect:
-    """A failure to read that lies in the storage class: the site meets it too."""
+    """A failure to read that lies in the storage class: the site meets it too.
+
+    With sizes in bytes it is foreseen: files `above`, or `below`, are listed before the copy.
+    """
 
     match: re.Pattern[str]
     says: str
+    above: int | None = None
+    below: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,9 +170,13 @@ class Compress:
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """Which methods of the class say what save(name) stores."""
+    """Which methods of the class say what save(name) stores.
 
-    key: str
+    Without `key` the key is the name itself; `within` is a folder that the method puts before it.
+    """
+
+    key: str | None
+    within: str | None
     clean: bool
     parameters: str | None
     compress: Compress | None
@@ -226,7 +250,8 @@ def _fate(name: str, entry: Mapping[str, Any]) -> Fate:  # noqa: C901, PLR0911  
         case {"ignore": str(reason), **rest} if not rest:
             return Ignore(reason)
         case {"refuse": str(reason), **rest} if rest.keys() <= {"allow"}:
-            return Refuse(reason, (None, *rest.get("allow", ())))
+            fault = transform if "as" in entry else None
+            return Refuse(reason, (None, *rest.get("allow", ())), fault=fault)
         case {"refuse_given": str(reason), **rest} if not rest:
             return Refuse(reason, given=True)
     raise TemplateError(f"{name}: not one of the known fates: {', '.join(fields)}")
@@ -256,6 +281,9 @@ def _rule(entry: Mapping[str, Any]) -> Rule:
         config=_texts(entry.get("config")),
         site=tuple(entry.get("site", ())),
         direct=re.compile(entry["direct"]) if "direct" in entry else None,
+        forbidden=re.compile(entry["forbidden"]) if "forbidden" in entry else None,
+        root=entry.get("root"),
+        defects=tuple(_defect(d) for d in entry.get("defects", ())),
         refuse=entry.get("refuse"),
     )
 
@@ -271,12 +299,13 @@ def _known(entry: Mapping[str, Any]) -> Known:
 
 
 def _defect(entry: Mapping[str, Any]) -> Defect:
-    return Defect(match=re.compile(entry["match"]), says=entry["says"])
+    return Defect(**{**entry, "match": re.compile(entry["match"])})
 
 
 def _asked(entry: Mapping[str, Any]) -> Asked:
     return Asked(
-        key=entry["key"],
+        key=entry.get("key"),
+        within=entry.get("within"),
         clean=entry.get("clean", False),
         parameters=entry.get("parameters"),
         compress=Compress(**entry["compress"]) if "compress" in entry else None,

@@ -5,7 +5,7 @@ One module a family, named like its template, with a class `Client(storage)`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -25,7 +25,7 @@ class Stored:
 
 
 class Client(Protocol):
-    """A family's client inherits from this, and may leave out `settle` and `head`.
+    """A family's client inherits from this, and may leave out all that has a body here.
 
     Uses the connection of the storage object it is made with; raises that SDK's errors.
     """
@@ -40,6 +40,26 @@ class Client(Protocol):
         """Return the parameters under which `key` is stored, named as the class names them."""
         return {}
 
+    def parameters(self, key: str) -> Mapping[str, Any]:  # noqa: ARG002
+        """Say what save() would say about an object, where no method of the class says it."""
+        return {}
+
+    def refusal(self, key: str) -> str:  # noqa: ARG002
+        """Say why the store as it is now cannot take an object under `key`, or ''."""
+        return ""
+
+    def room(self) -> int | None:
+        """Return how many bytes the store can still take; None where it does not say."""
+        return None
+
+    def prepare(self, keys: Iterable[str]) -> None:  # noqa: ARG002
+        """Make ready for objects that rclone will write, as by making their folders."""
+        return
+
+    def read(self, name: str) -> Iterator[bytes] | None:  # noqa: ARG002
+        """Yield an object's bytes, for a class whose own open() is known to fail."""
+        return None
+
     def puts(self, size: int) -> int:
         """Return how many requests it takes to write an object of `size` bytes."""
 
@@ -49,6 +69,12 @@ class Client(Protocol):
 
     def hasher(self) -> Hasher:
         """Return a new hasher whose values can equal `Stored.hash`."""
+
+
+def entry(family: str, options: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what the class will read in a dictionary of Django's settings, if it does that."""
+    found = getattr(import_module(f"orchestrator.clients.{family}"), "entry", None)
+    return found(options) if found else {}
 
 
 def client(family: str, storage: Any) -> Client:
