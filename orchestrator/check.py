@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from orchestrator.clients import Stored
-from orchestrator.compare import EQUAL, MARKS, by_bytes, by_rclone
+from orchestrator.compare import EQUAL, MARKS, by_bytes, by_rclone, same_name
 from orchestrator.job import Job
 from orchestrator.ledger import Row, State
 from orchestrator.parallel import chunks
@@ -54,7 +54,7 @@ def _judge(job: Job, marks: Mapping[str, str], row: Row, stored: Stored | None) 
     hashes = job.hashes(row)
     if not job.unchanged(row):
         return State.FAILED, MOVED, None, None, row.tags
-    if stored is None or stored.key != row.key:
+    if stored is None or not same_name(stored, row):
         return State.FAILED, "it is not in the store", hashes, None, row.tags
     if stored.size != row.size and not row.packed:
         reason = f"its size in the store is {stored.size} instead of {row.size} bytes"

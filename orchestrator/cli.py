@@ -18,7 +18,13 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from orchestrator.errors import INCOMPLETE, NOTHING_TO_DO, UNEXPECTED, OrchestratorError
+from orchestrator.errors import (
+    INCOMPLETE,
+    NOTHING_TO_DO,
+    UNEXPECTED,
+    ConfigurationError,
+    OrchestratorError,
+)
 
 if TYPE_CHECKING:
     from orchestrator.job import Wishes
@@ -65,6 +71,12 @@ class Terminated(BaseException):  # like KeyboardInterrupt, no error
     show_default=True,
     help="Where each run leaves its ledger and its reports.",
 )
+@click.option(
+    "--mime-types",
+    metavar="python|FILE",
+    help="Guess content types by this table, as the site does, not by this machine's: "
+    "that of Python alone, or a mime.types file.",
+)
 @click.option("--json", "as_json", is_flag=True, help="JSON lines instead of text.")
 @click.option("--quiet", is_flag=True, help="No progress, only the summary.")
 @click.pass_context
@@ -77,7 +89,22 @@ def cli(ctx: click.Context, /, **options: Any) -> None:
 
     Every option can be given as a variable too: MEDIA_ORCHESTRATOR_SOURCE for --source.
     """  # noqa: D205
+    if options["mime_types"]:
+        _use_mime_types(options["mime_types"])
     ctx.obj = options
+
+
+def _use_mime_types(table: str) -> None:
+    """The classes ask Python's mimetypes, which reads whatever tables a machine happens to have."""
+    import mimetypes
+
+    if table != "python" and not Path(table).is_file():
+        raise ConfigurationError(
+            f"--mime-types {table}: there is no such file",
+            tip="give the path of a mime.types file, or python",
+        )
+    mimetypes.knownfiles[:] = [] if table == "python" else [table]
+    mimetypes.init()
 
 
 def _run_options(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import unicodedata
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import groupby
 
+from orchestrator.clients import Stored
 from orchestrator.digest import BLOCK
 from orchestrator.job import Job
 from orchestrator.ledger import Row
@@ -19,6 +21,16 @@ MARKS = {
     "+": "it is not in the store",
     "!": "rclone could not read it",
 }
+
+
+def same_name(stored: Stored, row: Row) -> bool:
+    """Return whether an object in the row's slot has its name, and not one that only folds to it.
+
+    A folder has the case of whoever came first, and composition is the store's: both find it.
+    """
+    names = (key.rpartition("/")[2] for key in (stored.key, row.key or ""))
+    ours, theirs = (unicodedata.normalize("NFC", name) for name in names)
+    return ours == theirs
 
 
 def by_rclone(
@@ -48,24 +60,38 @@ def by_bytes(job: Job, rows: list[Row], uploads: Mapping[int, Upload]) -> Iterat
     for row in bulk:
         mark = marks.get(row.name, "!")
         yield row, "" if mark == EQUAL else MARKS.get(mark, mark)
-    yield from job.map(lambda row: (row, by_class(job, row)), (r for r in rows if r.direct))
+    yield from job.map(lambda row: (row, by_client(job, row)), (r for r in rows if r.direct))
 
 
 def by_class(job: Job, row: Row) -> str:
     """Read the object through the storage class; return '' if its bytes are the file's."""
+    return _equal(job, row, _opened)
+
+
+def by_client(job: Job, row: Row) -> str:
+    """Read it past the class's own open(), where the client can; else through the class."""
+    return _equal(job, row, lambda job, name: job.own_target().client.read(name) or _opened(job, name))
+
+
+def _equal(job: Job, row: Row, read: Callable[[Job, str], Iterator[bytes]]) -> str:
     try:
-        got = _digest_of_object(job, row.name)
+        got = _digest(read(job, row.name))
     except Exception as error:  # noqa: BLE001  # any error of any SDK is a failed read
         job.forget_target()
         return job.target.redact(f"reading it failed: {type(error).__name__}: {error}")
     return "" if got in _digests_of_file(job, row) else "the object's content differs"
 
 
-def _digest_of_object(job: Job, name: str) -> bytes:
-    found = hashlib.sha256()
+def _opened(job: Job, name: str) -> Iterator[bytes]:
     with job.own_target().storage.open(name, "rb") as file:
         while data := file.read(BLOCK):
-            found.update(data)
+            yield data
+
+
+def _digest(parts: Iterable[bytes]) -> bytes:
+    found = hashlib.sha256()
+    for data in parts:
+        found.update(data)
     return found.digest()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from typing import BinaryIO, Protocol
 
 BLOCK = 1 << 20
@@ -42,12 +43,9 @@ class ETag:
     def update(self, data: bytes, /) -> None:
         self._whole.update(data)
         self._total += len(data)
-        view = memoryview(data)
-        while view:
-            taken = view[: self._room]
-            self._part.update(taken)
-            self._room -= len(taken)
-            view = view[len(taken) :]
+        for piece in _pieces(data, self._room, self._size):
+            self._part.update(piece)
+            self._room -= len(piece)
             if not self._room:
                 self._next_part()
 
@@ -63,6 +61,42 @@ class ETag:
             self._next_part()
         digest = _md5(self._parts).hexdigest()
         return whole, f"{digest}-{len(self._parts) // 16}"
+
+
+class ContentHash:
+    """Dropbox: SHA-256 of the SHA-256s of the blocks of 4 MiB.
+
+    Source: Dropbox, "Content Hash".
+    """
+
+    SIZE = 4 << 20
+
+    def __init__(self) -> None:
+        self._blocks, self._block, self._room = hashlib.sha256(), hashlib.sha256(), self.SIZE
+
+    def update(self, data: bytes, /) -> None:
+        for piece in _pieces(data, self._room, self.SIZE):
+            self._block.update(piece)
+            self._room -= len(piece)
+            if not self._room:
+                self._next_block()
+
+    def _next_block(self) -> None:
+        self._blocks.update(self._block.digest())
+        self._block, self._room = hashlib.sha256(), self.SIZE
+
+    def values(self) -> tuple[str, ...]:
+        if self._room < self.SIZE:
+            self._next_block()
+        return (self._blocks.hexdigest(),)
+
+
+def _pieces(data: bytes, room: int, size: int) -> Iterator[memoryview]:
+    """Cut data at the borders of blocks of `size` bytes; the first of them has `room` left."""
+    view = memoryview(data)
+    while view:
+        yield view[:room]
+        view, room = view[room:], size
 
 
 def _md5(data: bytes = b"") -> hashlib._Hash:

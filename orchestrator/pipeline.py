@@ -186,6 +186,7 @@ def _plan(request: Request, state: _Run) -> None:
         job.observer.stage("comparing with the store")
         with _explained(job):
             state.uploads = planning.plan(job)
+            planning.require_room(job)
 
 
 def _migrate(request: Request, state: _Run) -> None:

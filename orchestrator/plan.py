@@ -7,10 +7,12 @@ from itertools import groupby
 from typing import Any
 
 from orchestrator.clients import Stored
-from orchestrator.compare import by_bytes
+from orchestrator.compare import by_bytes, same_name
+from orchestrator.errors import TransferError
 from orchestrator.job import Job, upload_key
 from orchestrator.ledger import Change, Ledger, Row, State
 from orchestrator.parallel import chunks
+from orchestrator.progress import human
 from orchestrator.storage import Target, Upload
 
 BYTES_AT_ONCE = 2000  # files in one byte comparison
@@ -32,6 +34,15 @@ def plan(job: Job) -> dict[int, Upload]:
     _compare(job)
     _compare_bytes(job, uploads)
     return uploads
+
+
+def require_room(job: Job) -> None:
+    """Raise TransferError if the store says that it cannot hold what is planned."""
+    _, size = job.ledger.count("state = 'planned' AND change = 'new'")
+    room = job.target.client.room()
+    if room is not None and size > room:
+        what = f"the files to copy take {human(size)}, and the store has {human(room)} left"
+        raise TransferError(what, tip="make room there, or copy a part with --include")
 
 
 def observe(job: Job) -> None:
@@ -120,7 +131,7 @@ def _decide(job: Job, row: Row, stored: Stored | None) -> tuple[Any, ...]:
     """Return state, change, reason, hashes, evidence and tags of a file."""
     if stored is None:
         return State.PLANNED, Change.NEW, "", row.hashes, None, None
-    if stored.key != row.key:
+    if not same_name(stored, row):
         reason = f"the store takes it for {stored.key}, which is there"
         return State.CONFLICT, Change.CONFLICT, reason, row.hashes, None, row.tags
     proven = stored.tag is not None and stored.tag in (row.tags or "").split()

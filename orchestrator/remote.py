@@ -79,7 +79,11 @@ def translate(target: Target) -> Remote:
         obscured=frozenset(f.name for _, _, f, _ in fates if isinstance(f, Key) and f.obscure),
         redact=target.redact,
         path=_path(target, options),
-        flags={f.name: t for _, v, f, _ in fates if isinstance(f, Flag) and (t := f.transform(v))},
+        flags={
+            **target.template.flags,
+            **rule.flags,
+            **{f.name: t for _, v, f, _ in fates if isinstance(f, Flag) and (t := f.transform(v))},
+        },
         vendor=rule.name,
         notes=tuple(_notes(target, fates)),
         site=rule.site,
@@ -156,7 +160,8 @@ def _reason(option: Option | None) -> str:
 def _path(target: Target, options: Mapping[str, Any]) -> str:
     parts = {name: text(value) or "" for name, value in options.items()}
     root = target.rule.root or target.template.root
-    return root.format_map({**parts, "prefix": target.prefix})
+    relative = target.prefix.lstrip("/")
+    return root.format_map({**parts, "prefix": target.prefix, "relative": relative})
 
 
 def _notes(target: Target, fates: list[tuple[str, Any, Fate, Option]]) -> Iterator[str]:

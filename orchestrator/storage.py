@@ -16,6 +16,7 @@ from orchestrator.envfile import Settings
 from orchestrator.errors import ConfigurationError, Problem, TemplateError
 from orchestrator.redact import Redactor, redactor, texts
 from orchestrator.template import (
+    Defect,
     Direct,
     Header,
     Key,
@@ -81,6 +82,10 @@ class Target:
         """The first rule of the template that these options match."""
         return next(rule for rule in self.template.rules if rule.matches(self.options))
 
+    @property
+    def defects(self) -> tuple[Defect, ...]:
+        return (*self.rule.defects, *self.template.defects)
+
     @cached_property
     def redact(self) -> Redactor:
         return redactor(secrets(self.template, self.given, self.options))
@@ -142,6 +147,8 @@ class Target:
         """Store one file through the class; unlike save(), never under another name."""
         from django.core.files.base import File
 
+        for attribute, value in self.template.asked.saving.items():
+            setattr(self.storage, attribute, value)
         with path.open("rb") as file:
             self.storage._save(name, File(file, name=name))
 

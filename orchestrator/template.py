@@ -123,6 +123,7 @@ class Rule:
     site: tuple[str, ...]
     direct: re.Pattern[str] | None
     forbidden: re.Pattern[str] | None
+    flags: Mapping[str, str]
     root: str | None
     defects: tuple[Defect, ...]
     refuse: str | None
@@ -158,6 +159,15 @@ class Defect:
     above: int | None = None
     below: int | None = None
 
+    @property
+    def foreseen(self) -> bool:
+        return not (self.above is None and self.below is None)
+
+    def foresees(self, size: int) -> bool:
+        return (self.above is not None and size > self.above) or (
+            self.below is not None and size < self.below
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Compress:
@@ -173,6 +183,7 @@ class Asked:
     """Which methods of the class say what save(name) stores.
 
     Without `key` the key is the name itself; `within` is a folder that the method puts before it.
+    `saving` are attributes with which a file may be saved over another.
     """
 
     key: str | None
@@ -180,6 +191,7 @@ class Asked:
     clean: bool
     parameters: str | None
     compress: Compress | None
+    saving: Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,6 +225,7 @@ class Template:
     django_settings: Mapping[str, str]
     pass_environment: tuple[str, ...]
     config: Mapping[str, str]
+    flags: Mapping[str, str]
     rules: tuple[Rule, ...]
     options: Mapping[str, Option]
     derived: Mapping[str, Option]
@@ -282,6 +295,7 @@ def _rule(entry: Mapping[str, Any]) -> Rule:
         site=tuple(entry.get("site", ())),
         direct=re.compile(entry["direct"]) if "direct" in entry else None,
         forbidden=re.compile(entry["forbidden"]) if "forbidden" in entry else None,
+        flags=_texts(entry.get("flags")),
         root=entry.get("root"),
         defects=tuple(_defect(d) for d in entry.get("defects", ())),
         refuse=entry.get("refuse"),
@@ -309,6 +323,7 @@ def _asked(entry: Mapping[str, Any]) -> Asked:
         clean=entry.get("clean", False),
         parameters=entry.get("parameters"),
         compress=Compress(**entry["compress"]) if "compress" in entry else None,
+        saving=entry.get("saving", {}),
     )
 
 
@@ -346,6 +361,7 @@ def parse(raw: Mapping[str, Any], common: tuple[Known, ...] = ()) -> Template:
             django_settings=raw.get("django_settings", {}),
             pass_environment=tuple(raw.get("pass_environment", ())),
             config=_texts(raw.get("config")),
+            flags=_texts(raw.get("flags")),
             rules=tuple(_rule(r) for r in raw.get("rules", ())),
             options=_options(raw["options"]),
             derived=_options(raw.get("derived")),

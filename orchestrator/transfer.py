@@ -71,6 +71,7 @@ def copy(job: Job, uploads: Mapping[int, Upload]) -> None:
 
     Raise AccessRefusedError as soon as the store shows that it will take none.
     """
+    _prepare(job)
     files, size = job.ledger.count("state = 'planned'")
     job.observer.stage("copying", files, size)
     sent = (0, 0)
@@ -83,6 +84,11 @@ def copy(job: Job, uploads: Mapping[int, Upload]) -> None:
             job.observer.advance(*sent)
     _save_direct(job, sent)
     _settle(job)
+
+
+def _prepare(job: Job) -> None:
+    rows = job.ledger.rows("state = 'planned' AND direct IS NULL")
+    job.target.client.prepare(row.key for row in rows if row.key is not None)
 
 
 def _copy_batch(job: Job, upload: Upload, where: str, sent: tuple[int, int]) -> None:
@@ -131,7 +137,7 @@ def _settle(job: Job) -> None:
     """Let the class's client finish what rclone cannot do to an object; most have nothing to do."""
     if type(job.target.client).settle is Client.settle:
         return
-    rows = job.ledger.rows("state = 'present' AND direct IS NULL AND change <> 'same'")
+    rows = job.ledger.rows("state = 'present' AND direct IS NULL AND written")
     for row, wrong in job.map(lambda row: (row, _settled(job, row)), rows):
         if wrong:
             job.ledger.update("state reason", [(State.FAILED, wrong, row.name)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import unicodedata
 from collections.abc import Callable
 from typing import Any, Final
@@ -65,6 +66,19 @@ def url_host(value: Any) -> str | None:
     return urlsplit(value).hostname if value else None
 
 
+def dropbox_token(storage: Any) -> str:
+    """Return rclone's token for a DropboxStorage; an access token counts only if no other is made.
+
+    rclone renews only a token that has an expiry and an access token, so it gets an expired dummy:
+    like Dropbox's SDK, it then asks for a new one before its first call.
+    """
+    refresh = storage.oauth2_refresh_token
+    if not (refresh and storage.app_key):
+        return json.dumps({"access_token": storage.oauth2_access_token, "token_type": "bearer"})
+    expired = {"access_token": "expired", "expiry": "2000-01-01T00:00:00Z"}
+    return json.dumps({**expired, "token_type": "bearer", "refresh_token": refresh})
+
+
 TRANSFORMS: Final[dict[str, Transform]] = {
     function.__name__: function
     for function in (
@@ -78,6 +92,7 @@ TRANSFORMS: Final[dict[str, Transform]] = {
         timestamp,
         requester,
         casefold_nfc,
+        dropbox_token,
         url_host,
     )
 }

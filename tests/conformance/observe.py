@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -147,7 +147,7 @@ def running(site: Site, *args: str) -> Iterator[Running]:
                 os.killpg(process.pid, signal.SIGKILL)
 
 
-def rclones(site: Site) -> dict[int, tuple[bytes, Mapping[bytes, bytes]]]:
+def rclones(site: Site) -> dict[int, tuple[bytes, dict[bytes, bytes]]]:
     """Return the arguments and the variables of each rclone that works in the site's folder."""
     found = {}
     for folder in Path("/proc").glob("[0-9]*"):

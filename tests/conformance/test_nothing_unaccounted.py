@@ -91,8 +91,7 @@ def tally(folder: Path, root: Path, above: tuple[str, ...] = ()) -> Tally:
     """Count what is in a folder as Django would name it: what cannot be entered is one entry."""
     real = os.path.realpath(folder)
     entries = files = 0
-    for name in os.listdir(folder):
-        path = folder / name
+    for path in folder.iterdir():
         target = os.path.realpath(path)
         inside = target == str(root) or target.startswith(f"{root}/")
         enterable = path.is_dir() and inside and target not in {*above, real}
@@ -102,8 +101,12 @@ def tally(folder: Path, root: Path, above: tuple[str, ...] = ()) -> Tally:
         else:
             entries += 1
             readable = path.is_file() and inside and path.stat().st_mode & 0o777
-            files += bool(readable and name.isascii() | name.endswith("txt"))
+            files += bool(readable and _is_utf8(path.name))
     return Tally(entries, files)
+
+
+def _is_utf8(name: str) -> bool:
+    return b"\xe9" not in os.fsencode(name).replace("\u00e9".encode(), b"")
 
 
 @pytest.fixture
