@@ -24,8 +24,8 @@ def check(job: Job, uploads: Mapping[int, Upload]) -> None:
     the class's own client. A hash that could not be checked counts for nothing.
     """
     job.observer.stage("checking", *job.ledger.count(PRESENT))
-    marks = _rclone_check(job, uploads)
     observe(job)
+    marks = _rclone_check(job, uploads)
     _check_hashes(job, marks)
     _check_bytes(job, uploads)
     job.ledger.set_fact("extra", job.ledger.extra())

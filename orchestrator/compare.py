@@ -102,7 +102,7 @@ def _digests_of_file(job: Job, row: Row) -> Iterator[bytes]:
         while data := file.read(BLOCK):
             found.update(data)
     yield found.digest()
-    if job.target.template.asked.compress and job.target.storage.gzip and not row.packed:
+    if not row.packed and job.own_target().unpacks(row.key or ""):
         try:
             with gzip.open(job.path(row)) as file:
                 yield hashlib.sha256(file.read()).digest()

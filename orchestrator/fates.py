@@ -17,6 +17,8 @@ from orchestrator.template import (
     Option,
     Refuse,
     Root,
+    Ruled,
+    Tell,
     Upload,
     load_all,
 )
@@ -68,6 +70,8 @@ def describe(fate: Fate) -> str:  # noqa: C901, PLR0911  # one case a fate
             return f"translated: header {name}"
         case Root():
             return "translated: part of the remote's path"
+        case Ruled(what):
+            return f"translated: {what}"
         case Upload():
             return "translated: the class says for each file what it means"
         case Direct(reason):
@@ -76,5 +80,7 @@ def describe(fate: Fate) -> str:  # noqa: C901, PLR0911  # one case a fate
             return f"no effect on stored objects: {reason}"
         case Refuse(reason):
             return f"refused, unless left at its default: {reason}"
+        case Tell(words):
+            return f"told: {words}"
         case Fields():
             return "its fields"

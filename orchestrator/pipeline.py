@@ -29,7 +29,7 @@ from orchestrator.storage import Target, Upload, load
 from orchestrator.thumbnails import Picture, contact_sheet
 
 CURVE = 200  # points of the curve of the throughput
-WHERE = ("endpoint", "host", "port", "account")  # remote keys that say which store it is
+WHERE = ("endpoint", "host", "port", "user", "account")  # remote keys that say which store it is
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Container, Iterator, Mapping
 from itertools import groupby
 from typing import Any
 
@@ -14,6 +15,7 @@ from orchestrator.ledger import Change, Ledger, Row, State
 from orchestrator.parallel import chunks
 from orchestrator.progress import human
 from orchestrator.storage import Target, Upload
+from orchestrator.transforms import Transform, text
 
 BYTES_AT_ONCE = 2000  # files in one byte comparison
 Decision = tuple[State, Change | None, str, str | None, str | None, str]
@@ -49,6 +51,44 @@ def observe(job: Job) -> None:
     """List the store through the class's own client."""
     fold = job.target.template.names.fold
     job.ledger.observe(job.target.client.objects(job.target.prefix), slot=fold)
+    if fold is not text:
+        _judge_folders(job, fold)
+
+
+def _judge_folders(job: Job, fold: Transform) -> None:
+    """Keep from rclone what lies in a folder with several spellings: it passes over all but one.
+
+    Refuse a file in whose place there is, or would be, a folder.
+    """
+    keys = job.ledger.select(
+        "SELECT key FROM entry WHERE key IS NOT NULL AND state <> 'gone' "
+        "UNION SELECT key FROM stored"
+    )
+    folders = {folder for (key,) in keys for folder in _folders(key)}
+    spellings = Counter(map(fold, folders))
+    several = {folder for folder in folders if spellings[fold(folder)] > 1}
+    judged = (
+        (*_judge_folder(row, spellings, several), row.name)
+        for row in job.ledger.rows("key IS NOT NULL AND state <> 'gone'")
+    )
+    job.ledger.update("direct state reason", judged)
+
+
+def _folders(key: str) -> Iterator[str]:
+    while key := key.rpartition("/")[0]:
+        yield key
+
+
+def _judge_folder(row: Row, spellings: Container[str | None], several: set[str]) -> tuple[Any, ...]:
+    """Return direct, state and reason of a file."""
+    if row.state == State.CANDIDATE and row.slot in spellings:
+        return row.direct, State.REFUSED, "the store can have only a folder of this name"
+    spelled = (
+        "the store has its folder under another name"
+        if several & {*_folders(row.key or "")}
+        else None
+    )
+    return row.direct or spelled, row.state, row.reason
 
 
 def address(

@@ -30,6 +30,7 @@ ODD: Final = {  # classes of names that have broken storages before: facts, name
     "leading hyphen": re.compile(r"(^|/)-"),
 }
 OK: Final = "ok"
+DEFECT: Final = "defect of the class"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +49,7 @@ class Statement:
 
     read: int
     wrong: int
+    unreadable: int
     drawn: int
     population: int
     seed: int
@@ -58,6 +60,11 @@ class Statement:
         text = f"{self.read} of {self.population} files were read back through {class_name}"
         if self.wrong:
             return f"{text}; {self.wrong} of them could not be read as they are on the disk."
+        if self.unreadable:
+            return (
+                f"{text}; {self.unreadable} of them it cannot read for a defect of its own, though "
+                "the store holds them as they are on the disk; the others are equal."
+            )
         if self.read >= self.population:
             return f"{text}: all of them, and all are equal."
         percent = f"{self.confidence * 100:g} % confidence"
@@ -136,9 +143,11 @@ def read_back(job: Job) -> Statement:
     rows = [row for row in job.ledger.rows(VERIFIED) if row.name in sample.names]
     job.observer.stage("reading back", len(rows), sum(row.size for row in rows))
     wrong = _read(job, rows)
+    defective = VERIFIED + f" AND readback LIKE '{DEFECT}%'"
     return Statement(
         read=len(rows),
         wrong=wrong,
+        unreadable=sum(row.name in sample.names for row in job.ledger.rows(defective)),
         drawn=drawn,
         population=population,
         seed=seed,
@@ -163,7 +172,7 @@ def _judge(job: Job, row: Row) -> tuple[Row, str, str]:
     fault = by_class(job, row)
     defect = next((d for d in job.target.defects if d.match.search(fault)), None)
     if fault and defect and _excuses(job, row, defect):
-        return row, f"defect of the class: {defect.says}", ""
+        return row, f"{DEFECT}: {defect.says}", ""
     if fault:
         return row, fault, fault
     difference = headers(job, row)
@@ -171,8 +180,9 @@ def _judge(job: Job, row: Row) -> tuple[Row, str, str]:
 
 
 def _excuses(job: Job, row: Row, defect: Defect) -> bool:
-    """Say whether the defect explains the failure: a foreseen one only where the bytes are right."""
-    return not defect.foreseen or (defect.foresees(row.size) and not by_client(job, row))
+    """A foreseen defect explains a failure only where the bytes in the store are right."""
+    foreseen = defect.above is not None or defect.below is not None
+    return not foreseen or not by_client(job, row)
 
 
 def headers(job: Job, row: Row) -> str:

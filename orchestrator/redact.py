@@ -7,9 +7,10 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote, quote_plus, urlsplit
+from urllib.parse import quote, quote_plus, unquote, urlsplit
 
 MASK = "***"
+PARTS = re.compile(r"(?:^|[?&;=])(?:sig|AccountKey)=([^&;\s]+)")  # of Azure's URLs and strings
 SHORTEST = 4  # a shorter one would make every text unreadable, and protects nothing
 
 
@@ -39,10 +40,12 @@ def _forms(secret: str) -> Iterator[str]:
 
 
 def texts(value: Any) -> Iterator[str]:
-    """Yield every text inside a JSON value, and the password of each that is a URL."""
+    """Yield every text inside a JSON value, and the secrets inside URLs, tokens and the like."""
     match value:
         case str():
             yield value
+            for part in PARTS.findall(value):
+                yield from (part, unquote(part))
             if "://" in value and (password := urlsplit(value).password):
                 yield password
         case Mapping():

@@ -19,6 +19,7 @@ from orchestrator.template import (
     Option,
     Refuse,
     Root,
+    Tell,
 )
 from orchestrator.transforms import text
 
@@ -60,6 +61,7 @@ def translate(target: Target) -> Remote:
     """Translate the options in effect; raise ConfigurationError with all that cannot be."""
     options = _options(target)
     problems = [*_refused(target, options), *_missing(target, options)]
+    problems += _unlisted(_all(target), options)
     problems += _parameters(target)
     if problems:
         raise ConfigurationError(*problems)
@@ -100,7 +102,8 @@ def _options(target: Target) -> Mapping[str, Any]:
     except OrchestratorError:
         raise
     except Exception as error:  # whatever the SDK makes of the user's values
-        raise explain(target.template, error, configuration=True) from error
+        text = target.redact_given(f"{type(error).__name__}: {error}")
+        raise explain(target.template, text, configuration=True) from error
 
 
 def _walk(
@@ -109,7 +112,7 @@ def _walk(
     """Yield each option with each of its fates, going into dictionaries."""
     for name, value in values.items():
         if name not in options:
-            continue  # reported by _inner
+            continue  # reported by _unlisted
         for fate in options[name].fates:
             if isinstance(fate, Fields):
                 yield from _walk(fate.options, value or {}, f"{where}{name}.")
@@ -124,6 +127,16 @@ def _refused(target: Target, options: Mapping[str, Any]) -> Iterator[Problem]:
                 what=f"{name}: {refusal}",
                 tip=f"see `media-orchestrator storages {target.dotted}`",
             )
+
+
+def _unlisted(options: Mapping[str, Option], values: Mapping[str, Any]) -> Iterator[Problem]:
+    """Yield what is in an option's dictionary and not in the template."""
+    for name, option in options.items():
+        for fate in option.fates:
+            for inner in (values.get(name) or {}) if isinstance(fate, Fields) else ():
+                if inner not in fate.options:
+                    what = f"{name}: what {inner} does to stored objects is not known"
+                    yield Problem(what=what, tip=f"take {inner} out of {name}")
 
 
 def _missing(target: Target, options: Mapping[str, Any]) -> Iterator[Problem]:
@@ -144,17 +157,19 @@ def _parameters(target: Target) -> list[Problem]:
         return [Problem(what=f"object parameters: {type(error).__name__}: {error}")]
     return [
         Problem(
-            what=f"object_parameters: {name}: {_reason(known.get(name))}",
+            what=f"object_parameters: {name}: {reason}",
             tip=f"take {name} out",
         )
-        for name in found
-        if name not in known or isinstance(known[name].fates[0], Refuse)
+        for name, value in found.items()
+        if (reason := _reason(known.get(name), value))
     ]
 
 
-def _reason(option: Option | None) -> str:
-    fate = option.fates[0] if option else None
-    return fate.reason if isinstance(fate, Refuse) else "the class's own SDK refuses it"
+def _reason(option: Option | None, value: Any) -> str:
+    if option is None:
+        return "no upload of this class is known to have it"
+    refused = (f.refusal(value) for f in option.fates if isinstance(f, Refuse))
+    return next(filter(None, refused), "")
 
 
 def _path(target: Target, options: Mapping[str, Any]) -> str:
@@ -165,6 +180,12 @@ def _path(target: Target, options: Mapping[str, Any]) -> str:
 
 
 def _notes(target: Target, fates: list[tuple[str, Any, Fate, Option]]) -> Iterator[str]:
-    for name, _, fate, _ in fates:
+    for name, value, fate, _ in fates:
         if isinstance(fate, Ignore) and name in target.given:
             yield f"{name} has no effect on stored objects: {fate.reason}"
+        if isinstance(fate, Tell) and (told := fate.transform(value)):
+            yield fate.words.format(value=told)
+    for name in target.parameters(target.key("x")):
+        for dropped in target.template.parameters[name].fates:
+            if isinstance(dropped, Ignore):
+                yield f"object_parameters: {name} has no effect: {dropped.reason}"

@@ -23,6 +23,7 @@ from orchestrator.remote import Remote
 SCHEMA = 1
 SHOWN = 10  # names of a kind in the summaries; the JSON has all
 UNDECIDED = (State.CANDIDATE, State.PRESENT)
+MOVED = "state NOT IN ('gone', 'excluded', 'refused')"
 TROUBLE = (State.REFUSED, State.CONFLICT, State.FAILED)
 
 
@@ -163,7 +164,7 @@ def build(
         folders=_counts(ledger, FOLDER, "state <> 'gone'"),
         evidence=_counts(ledger, "evidence", "state = 'verified'"),
         trouble=tuple(_named(ledger, f"state IN {_sql(TROUBLE)}")),
-        header_notes=tuple(_header_notes(ledger)),
+        header_notes=(*_foreseen(job), *_header_notes(ledger)),
         extra=ledger.fact("extra"),
         sample=sample,
         statement=sample.words(job.target.dotted.rpartition(".")[2]) if sample else "",
@@ -172,7 +173,7 @@ def build(
         throughput=tuple(throughput),
         timings=timings,
         commands=tuple(job.rclone.commands),
-        notes=job.remote.notes,
+        notes=(*job.remote.notes, *_defects(job)),
         site=job.remote.site,
     )
 
@@ -222,6 +223,21 @@ def _header_notes(ledger: Ledger) -> Iterator[Named]:
     where = "state = 'verified' AND readback IS NOT NULL AND readback <> ?"
     for row in ledger.rows(where, (OK,)):
         yield Named(name=printable(row.name), state=row.state, reason=printable(row.readback or ""))
+
+
+def _defects(job: Job) -> Iterator[str]:
+    """Say how many files the site will not be able to read, for reasons known beforehand."""
+    for defect in job.target.defects:
+        files, _ = job.ledger.count(f"{MOVED} AND {defect.sizes}")
+        if files:
+            yield f"the site will not be able to read {files} of the files: {defect.says}"
+
+
+def _foreseen(job: Job) -> Iterator[Named]:
+    for defect in job.target.defects:
+        where = f"{MOVED} AND {defect.sizes} AND (readback IS NULL OR readback = ?)"
+        for row in job.ledger.rows(where, (OK,)):
+            yield Named(name=printable(row.name), state=row.state, reason=defect.says)
 
 
 def _verdict(command: str, states: Mapping[str, Count], problems: tuple[Problem, ...]) -> Verdict:

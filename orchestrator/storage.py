@@ -75,7 +75,10 @@ class Target:
         return {**self.template.options, **self.template.derived}
 
     def _effective(self, name: str, option: Option) -> Any:
-        return ask(self.storage, option.ask) if option.ask else getattr(self.storage, name, None)
+        """Return the option as the storage object has it, or as `client.…` finds it out."""
+        if not option.ask:
+            return getattr(self.storage, name, None)
+        return ask(self if option.ask.startswith("client.") else self.storage, option.ask)
 
     @cached_property
     def rule(self) -> Rule:
@@ -89,6 +92,11 @@ class Target:
     @cached_property
     def redact(self) -> Redactor:
         return redactor(secrets(self.template, self.given, self.options))
+
+    @cached_property
+    def redact_given(self) -> Redactor:
+        """Hides what `.env` gives, while the values in effect cannot be had."""
+        return redactor(secrets(self.template, self.given, {}))
 
     @cached_property
     def prefix(self) -> str:
@@ -132,6 +140,13 @@ class Target:
             and compress.encoding not in parameters
         )
 
+    def unpacks(self, key: str) -> bool:
+        """Say whether open() unpacks what was packed before it came here."""
+        asked = self.template.asked
+        if asked.unpacks:
+            return self._said(key).get(asked.unpacks) == "gzip"
+        return bool(asked.compress and self.storage.gzip)
+
     def body(self, path: Path, *, packed: bool) -> BinaryIO:
         """Open the bytes that the store is to hold for a local file."""
         from django.core.files.base import File
@@ -150,7 +165,10 @@ class Target:
         for attribute, value in self.template.asked.saving.items():
             setattr(self.storage, attribute, value)
         with path.open("rb") as file:
-            self.storage._save(name, File(file, name=name))
+            saved = self.storage._save(name, File(file, name=name))
+        if self.key(saved) != self.key(name):
+            self.storage.delete(saved)
+            raise FileExistsError(f"the class will not replace {name}; delete it in the store")
 
 
 def _upload(template: Template, parameters: Mapping[str, Any], *, packed: bool) -> Upload:
@@ -161,12 +179,12 @@ def _upload(template: Template, parameters: Mapping[str, Any], *, packed: bool) 
         for fate in template.parameters[name].fates:
             match fate:
                 case Header(prefix, many=True):
-                    headers += [f"{prefix}{k}: {v}" for k, v in sorted(value.items())]
-                case Header(header):
+                    headers += [f"{prefix}{k}: {v}" for k, v in sorted((value or {}).items())]
+                case Header(header) if value not in (None, ""):
                     headers.append(f"{header}: {value}")
                 case Key(key, transform) if (text := transform(value)) is not None:
                     config.append((key, text))
-                case Direct(reason):
+                case Direct(reason, transform) if transform(value) is not None:
                     direct = direct or f"{name}: {reason}"
     if not all(h.isascii() and h.isprintable() for h in headers):
         direct = direct or "a header that is not ASCII"
@@ -183,11 +201,15 @@ def _upload(template: Template, parameters: Mapping[str, Any], *, packed: bool) 
 def ask(thing: Any, path: str) -> Any:
     """Follow `a.b().c` from a storage object; None ends it early, a mapping is looked up.
 
+    `$NAME` is a variable of the environment, for what an SDK takes from there; a step that ends
+    with `?` need not be there.
     `self` is the storage object, for transforms that need more than one of its attributes.
     """
+    if path.startswith("$"):
+        return os.environ.get(path[1:])
     for step in path.split(".") if path != "self" else ():
-        name = step.removesuffix("()")
-        if thing is None:
+        name = step.removesuffix("?").removesuffix("()")
+        if thing is None or (step.endswith("?") and not hasattr(thing, name)):
             return None
         if isinstance(thing, Mapping):
             thing = thing.get(name)

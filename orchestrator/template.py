@@ -67,6 +67,14 @@ class Direct:
     """rclone cannot send this write parameter: such files are saved through the class itself."""
 
     reason: str
+    transform: Transform  # returns None for a value that rclone can send after all
+
+
+@dataclass(frozen=True)
+class Ruled:
+    """The template's rules and derived options make of it what rclone is told."""
+
+    what: str
 
 
 @dataclass(frozen=True)
@@ -96,7 +104,15 @@ class Refuse:
         return "" if self.given or value in self.allow else self.reason
 
 
-Fate = Key | Flag | Header | Root | Fields | Upload | Direct | Ignore | Refuse
+@dataclass(frozen=True)
+class Tell:
+    """The user reads this, with `{value}` filled in, where the transform returns something."""
+
+    words: str
+    transform: Transform
+
+
+Fate = Key | Flag | Header | Root | Fields | Upload | Direct | Ruled | Ignore | Refuse | Tell
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,13 +176,11 @@ class Defect:
     below: int | None = None
 
     @property
-    def foreseen(self) -> bool:
-        return not (self.above is None and self.below is None)
-
-    def foresees(self, size: int) -> bool:
-        return (self.above is not None and size > self.above) or (
-            self.below is not None and size < self.below
-        )
+    def sizes(self) -> str:
+        """The sizes at which it is foreseen, as a condition of the ledger."""
+        above = f"size > {self.above}" if self.above is not None else "0"
+        below = f"size < {self.below}" if self.below is not None else "0"
+        return f"({above} OR {below})"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,7 +197,8 @@ class Asked:
     """Which methods of the class say what save(name) stores.
 
     Without `key` the key is the name itself; `within` is a folder that the method puts before it.
-    `saving` are attributes with which a file may be saved over another.
+    `saving` are attributes with which a file may be saved over another; `unpacks` is the parameter
+    that makes open() unpack an object which it calls gzip.
     """
 
     key: str | None
@@ -192,6 +207,7 @@ class Asked:
     parameters: str | None
     compress: Compress | None
     saving: Mapping[str, Any]
+    unpacks: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -238,7 +254,7 @@ class Template:
     errors: tuple[Known, ...]
 
 
-def _fate(name: str, entry: Mapping[str, Any]) -> Fate:  # noqa: C901, PLR0911  # one case a fate
+def _fate(name: str, entry: Mapping[str, Any]) -> Fate:  # noqa: C901, PLR0911, PLR0912  # one case a fate
     fields = dict(entry)
     transform = TRANSFORMS.get(fields.pop("as", "text"))
     if transform is None:
@@ -259,9 +275,13 @@ def _fate(name: str, entry: Mapping[str, Any]) -> Fate:  # noqa: C901, PLR0911  
         case {"upload": True, **rest} if not rest:
             return Upload()
         case {"direct": str(reason), **rest} if not rest:
-            return Direct(reason)
+            return Direct(reason, transform)
+        case {"rule": str(what), **rest} if not rest:
+            return Ruled(what)
         case {"ignore": str(reason), **rest} if not rest:
             return Ignore(reason)
+        case {"tell": str(words), **rest} if not rest:
+            return Tell(words, transform)
         case {"refuse": str(reason), **rest} if rest.keys() <= {"allow"}:
             fault = transform if "as" in entry else None
             return Refuse(reason, (None, *rest.get("allow", ())), fault=fault)
@@ -324,6 +344,7 @@ def _asked(entry: Mapping[str, Any]) -> Asked:
         parameters=entry.get("parameters"),
         compress=Compress(**entry["compress"]) if "compress" in entry else None,
         saving=entry.get("saving", {}),
+        unpacks=entry.get("unpacks"),
     )
 
 

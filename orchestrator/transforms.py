@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import unicodedata
 from collections.abc import Callable
 from typing import Any, Final
@@ -62,6 +63,25 @@ def casefold_nfc(value: str) -> str:
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", value).casefold())
 
 
+def file_mode_fault(value: Any) -> str | None:
+    """Say why a file's owner could not use it under this mode; JSON has no octal numbers."""
+    return _mode_fault(value, 0o600)
+
+
+def folder_mode_fault(value: Any) -> str | None:
+    return _mode_fault(value, 0o700)
+
+
+def _mode_fault(value: Any, needed: int) -> str | None:
+    if value is None or (type(value) is int and 0 <= value <= 0o7777 and value & needed == needed):
+        return None
+    digits = str(value).removeprefix("0o")
+    if not re.fullmatch("[0-7]{3,5}", digits):
+        return f"{value!r} is not a number from 0 to {0o7777}"
+    meant = f"JSON has no octal numbers, so mode {digits} is written {int(digits, 8)}"
+    return f"{value!r} is mode {value:04o}; {meant}" if type(value) is int else meant
+
+
 def url_host(value: Any) -> str | None:
     return urlsplit(value).hostname if value else None
 
@@ -93,6 +113,8 @@ TRANSFORMS: Final[dict[str, Transform]] = {
         requester,
         casefold_nfc,
         dropbox_token,
+        file_mode_fault,
+        folder_mode_fault,
         url_host,
     )
 }

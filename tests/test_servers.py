@@ -53,12 +53,17 @@ def connect() -> Iterator[Any]:
 
 @pytest.mark.parametrize("key", NAMES)
 def test_what_was_put_is_what_is_seen(server: Server, bucket: Options, key: str) -> None:
-    server.put(bucket, key, b"picture", **HEADERS)
-    seen = server.peek(bucket, key)
-    assert seen.data == b"picture"
+    server.put(bucket, key, b"picture")
+    assert server.peek(bucket, key).data == b"picture"
+    assert server.keys(bucket) == [key]
+
+
+@pytest.mark.on("s3")
+def test_headers_and_etag_are_seen(server: Server, bucket: Options) -> None:
+    server.put(bucket, "a.txt", b"picture", **HEADERS)
+    seen = server.peek(bucket, "a.txt")
     assert {name: getattr(seen, name) for name in HEADERS} == HEADERS
     assert seen.etag == hashlib.md5(b"picture").hexdigest()
-    assert server.keys(bucket) == [key]
 
 
 def test_a_new_bucket_is_empty_and_alone(server: Server, bucket: Options) -> None:
@@ -74,7 +79,11 @@ def test_what_was_deleted_is_not_seen(server: Server, bucket: Options) -> None:
         server.peek(bucket, "a.txt")
 
 
-def test_the_storage_class_works_with_the_options(server: Server, bucket: Options) -> None:
+def test_the_storage_class_works_with_the_options(
+    server: Server, bucket: Options, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in server.environ.items():
+        monkeypatch.setenv(name, value)
     if not settings.configured:
         settings.configure()
     storage = import_string(server.storage_class)(**bucket)
@@ -139,6 +148,18 @@ def test_acl_and_storage_class_are_seen(server: Server, bucket: Options, connect
     assert seen.storage_class == "STANDARD_IA"
 
 
+@pytest.mark.on("moto")
+def test_what_came_in_parts_without_an_acl_is_private(
+    server: Server, bucket: Options, connect: Any
+) -> None:
+    s3, where = connect(bucket), {"Bucket": bucket["bucket_name"], "Key": "a.txt"}
+    upload = {**where, "UploadId": s3.create_multipart_upload(**where)["UploadId"]}
+    part = s3.upload_part(**upload, PartNumber=1, Body=b"1")
+    parts = [{"ETag": part["ETag"], "PartNumber": 1}]
+    s3.complete_multipart_upload(**upload, MultipartUpload={"Parts": parts})
+    assert server.peek(bucket, "a.txt").acl == ("owner FULL_CONTROL",)
+
+
 @pytest.mark.on("s3")
 def test_the_proxy_tells_reads_from_writes(server: Server, bucket: Options, connect: Any) -> None:
     with server.proxied(bucket) as (options, proxy):
@@ -171,7 +192,7 @@ def test_the_proxy_says_slow_down_as_often_as_it_was_told(
     slow_down = b"<Error><Code>SlowDown</Code><Message>Reduce your rate.</Message></Error>"
     with server.proxied(bucket) as (options, proxy):
         proxy.answer(503, slow_down, times=2, matching=r"^PUT .*/a\.txt")
-        s3, name = connect(options), bucket["bucket_name"]
+        s3, name = connect(options, attempts=3), bucket["bucket_name"]
         s3.put_object(Bucket=name, Key="b.txt", Body=b"2")
         s3.put_object(Bucket=name, Key="a.txt", Body=b"1")
         assert [(r.path[-5:], r.status) for r in proxy.requests] == [

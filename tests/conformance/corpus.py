@@ -75,7 +75,7 @@ HOSTILE: Mapping[str, tuple[str, ...]] = {
         *("literal\\n.jpg", "literal\\x01.jpg"),
     ),
     "look-alike": (
-        *("‛.jpg", "‛‛.jpg", "‛␊.jpg", "‛␀.jpg", "‛／.jpg", "‛．", "‛FF.jpg", "a‛", "‛/x.jpg"),
+        *("‛.jpg", "‛‛ two.jpg", "‛␊.jpg", "‛␀.jpg", "‛／.jpg", "‛．", "‛FF.jpg", "a‛", "‛/x.jpg"),
         *(f"picture {chr(point)}.jpg" for point in range(0x2400, 0x2427)),
         *("␀", "␊/x.jpg", "␠x.jpg", "x.jpg␠", "␡.jpg", "newline␤.jpg"),
         *(

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+from botocore.exceptions import ClientError
 
 from tests.servers import process
 from tests.servers.base import MissingServerError, Options
@@ -19,6 +21,7 @@ from tests.servers.s3 import STORAGE_CLASS, BotoServer, bucket_name, client, sto
 FAMILY = "s3"
 HINT = "moto is not installed: run `make venv`, or `pip install 'moto[server,s3]'`"
 
+PRIVATE = ("owner FULL_CONTROL",)
 FULL = {"Effect": "Allow", "Action": "*", "Resource": "*"}
 READ_ONLY = {
     "Effect": "Allow",
@@ -32,6 +35,15 @@ CALLS_BEFORE_IAM = 3
 @dataclass(frozen=True, kw_only=True)
 class MotoServer(BotoServer):
     iam: Any = field(repr=False)
+
+    def _acl(self, where: Mapping[str, str]) -> tuple[str, ...] | None:
+        """Read the ACL; moto fails on objects that came in parts without one: they are private."""
+        try:
+            return super()._acl(where)
+        except ClientError as error:
+            if error.response["ResponseMetadata"]["HTTPStatusCode"] != 500:
+                raise
+            return PRIVATE
 
     def read_only(self, options: Options) -> Options:
         return {**options, **_new_user(self.iam, READ_ONLY)}
@@ -49,14 +61,15 @@ def start(folder: Path) -> Iterator[MotoServer]:
     with process.running(command, ready=f"{url}/moto-api/", log=folder / "moto.log", env=env):
         with client("iam", url, "nobody", "nothing") as nobody:
             keys = _new_user(nobody, FULL)
-        with client("s3", url, **keys) as s3, client("iam", url, **keys) as iam:
+        pair = keys["access_key"], keys["secret_key"]
+        with client("s3", url, *pair) as s3, client("iam", url, *pair) as iam:
             bucket = bucket_name()
             s3.create_bucket(Bucket=bucket)
             yield MotoServer(
                 name="moto",
                 family=FAMILY,
                 storage_class=STORAGE_CLASS,
-                options=storage_options(url, **keys, bucket=bucket),
+                options=storage_options(url, *pair, bucket),
                 s3=s3,
                 iam=iam,
             )

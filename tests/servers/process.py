@@ -37,7 +37,10 @@ def free_address() -> str:
 def running(
     command: Sequence[str], *, ready: str, log: Path, env: Mapping[str, str] | None = None
 ) -> Iterator[None]:
-    """Run a server until the block ends, from when the URL `ready` answers without a 5xx."""
+    """Run a server until the block ends, from when the URL `ready` answers without a 5xx.
+
+    A server whose URL begins with tcp: is ready when it sends its greeting.
+    """
     launcher = [sys.executable, launch.__file__, str(os.getpid())]
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -66,6 +69,8 @@ def _await(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
 
 def _answers(url: str) -> bool:
     parts = urlsplit(url)
+    if parts.scheme == "tcp":
+        return _greets(parts.netloc)
     connection = HTTPConnection(parts.netloc, timeout=5)
     with suppress(OSError, HTTPException):
         connection.request("GET", parts.path or "/")
@@ -73,6 +78,13 @@ def _answers(url: str) -> bool:
         connection.close()
         return status < 500
     connection.close()
+    return False
+
+
+def _greets(address: str) -> bool:
+    host, port = address.split(":")
+    with suppress(OSError), socket.create_connection((host, int(port)), timeout=5) as connection:
+        return bool(connection.recv(1))
     return False
 
 

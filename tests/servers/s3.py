@@ -64,11 +64,18 @@ def stored(
 
 @contextmanager
 def client(
-    service: str, url: str, access_key: str, secret_key: str, *, verify: str | None = None
+    service: str,
+    url: str,
+    access_key: str,
+    secret_key: str,
+    *,
+    verify: str | None = None,
+    attempts: int = 1,
 ) -> Iterator[Any]:
     """A low-level boto3 client with no checksums that a small server may not know."""
     config = Config(
         s3={"addressing_style": "path"},
+        retries={"total_max_attempts": attempts},
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
     )

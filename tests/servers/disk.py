@@ -1,0 +1,89 @@
+"""What the servers share that keep files in folders of this machine: their truth is the disk."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Unpack
+
+from tests.servers.base import Headers, MissingServerError, Options, Server, Stored
+
+PREFIX = "media-orchestrator-"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiskServer(Server):
+    """Each bucket is a folder in `home`, and belongs to the user `owner` of this machine."""
+
+    home: Path
+    owner: tuple[int, int]
+
+    def folder(self, options: Options) -> Path:
+        """Return where the files lie that the options lead to."""
+        raise NotImplementedError
+
+    def at(self, name: str) -> Options:
+        """Return the options that lead to the folder `name` in `home`."""
+        raise NotImplementedError
+
+    def new_bucket(self) -> Options:
+        name = f"media-{secrets.token_hex(6)}"
+        self.own(self.home / name, make=True)
+        return self.at(name)
+
+    def own(self, path: Path, *, make: bool = False) -> None:
+        if make:
+            path.mkdir()
+        os.chown(path, *self.owner)
+
+    def keys(self, options: Options) -> list[str]:
+        root = self.folder(options)
+        paths = (Path(folder) / name for folder, _, names in os.walk(root) for name in names)
+        return sorted(path.relative_to(root).as_posix() for path in paths)
+
+    def peek(self, options: Options, key: str) -> Stored:
+        try:
+            return Stored(data=(self.folder(options) / key).read_bytes())
+        except (FileNotFoundError, IsADirectoryError) as error:
+            raise LookupError(key) from error
+
+    def mode(self, options: Options, key: str) -> int:
+        """Return the mode of a file or a folder."""
+        return stat.S_IMODE((self.folder(options) / key).stat().st_mode)
+
+    def put(self, options: Options, key: str, data: bytes, **headers: Unpack[Headers]) -> None:
+        path = self.folder(options)
+        for part in key.split("/")[:-1]:
+            path /= part
+            if not path.is_dir():
+                self.own(path, make=True)
+        path /= key.split("/")[-1]
+        path.write_bytes(data)
+        self.own(path)
+
+    def delete(self, options: Options, key: str) -> None:
+        (self.folder(options) / key).unlink()
+
+
+def require_root(what: str) -> None:
+    if os.geteuid():
+        raise MissingServerError(f"{what} must be started by root")
+
+
+@contextmanager
+def open_folder(parent: str = "/srv") -> Iterator[Path]:
+    """Yield a folder that every user may enter, and in which sshd agrees to lock one in."""
+    folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
+    try:
+        folder.chmod(0o755)
+        yield folder
+    finally:
+        with suppress(OSError):
+            shutil.rmtree(folder)
