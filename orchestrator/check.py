@@ -46,8 +46,17 @@ def _equal(marks: Mapping[str, str]) -> int:
 
 def _check_hashes(job: Job, marks: Mapping[str, str]) -> None:
     pairs = job.ledger.pairs("e.state = 'present'")
-    judged = job.map(lambda pair: (*_judge(job, marks, *pair), pair[0].name), pairs)
-    job.ledger.update("state reason hashes evidence tags", judged)
+    judged = job.map(lambda pair: (pair[0].size, *_judge(job, marks, *pair), pair[0].name), pairs)
+    job.ledger.update("state reason hashes evidence tags", _advancing(job, judged))
+
+
+def _advancing(job: Job, judged: Iterator[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
+    """Tell the observer of each row, whose first value is its size, as it passes by."""
+    size = 0
+    for files, row in enumerate(judged, 1):
+        size += row[0]
+        job.observer.advance(files, size)
+        yield row[1:]
 
 
 def _judge(job: Job, marks: Mapping[str, str], row: Row, stored: Stored | None) -> tuple[Any, ...]:

@@ -11,7 +11,7 @@ import shlex
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -24,6 +24,7 @@ from orchestrator.errors import (
     UNEXPECTED,
     ConfigurationError,
     OrchestratorError,
+    Problem,
 )
 
 if TYPE_CHECKING:
@@ -31,6 +32,12 @@ if TYPE_CHECKING:
     from orchestrator.report import Report
 
 EPILOG = """\b
+Example, in the folder of the site:
+  media-orchestrator doctor
+  media-orchestrator plan
+  media-orchestrator migrate
+
+\b
 Exit codes:
   0    all files verified (plan: the plan is made)
   2    .env, an option or a path is wrong
@@ -44,8 +51,16 @@ Exit codes:
   130, 143  interrupted; the same command goes on where it was"""
 
 
+PREFIX = "MEDIA_ORCHESTRATOR"
+AGAIN = "run the same command again: it goes on where it was"
+
+
 class Terminated(BaseException):  # like KeyboardInterrupt, no error
     """SIGTERM: `docker stop`, a shutdown."""
+
+
+def _example(line: str) -> str:
+    return f"\b\nExample:\n  {line}"
 
 
 @click.group(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
@@ -53,8 +68,7 @@ class Terminated(BaseException):  # like KeyboardInterrupt, no error
 @click.option(
     "--env-file",
     type=click.Path(path_type=Path),
-    default=".env",
-    show_default=True,
+    show_default=".env, which may be missing if the environment has both variables",
     help="The site's .env, with MEDIA_STORAGE and MEDIA_STORAGE_OPTIONS.",
 )
 @click.option(
@@ -77,7 +91,7 @@ class Terminated(BaseException):  # like KeyboardInterrupt, no error
     help="Guess content types by this table, as the site does, not by this machine's: "
     "that of Python alone, or a mime.types file.",
 )
-@click.option("--json", "as_json", is_flag=True, help="JSON lines instead of text.")
+@click.option("--json", is_flag=True, help="JSON lines instead of text.")
 @click.option("--quiet", is_flag=True, help="No progress, only the summary.")
 @click.pass_context
 def cli(ctx: click.Context, /, **options: Any) -> None:
@@ -91,7 +105,7 @@ def cli(ctx: click.Context, /, **options: Any) -> None:
     """  # noqa: D205
     if options["mime_types"]:
         _use_mime_types(options["mime_types"])
-    ctx.obj = options
+    ctx.obj.update(options)
 
 
 def _use_mime_types(table: str) -> None:
@@ -146,7 +160,7 @@ def _sample_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return sample(seed(pictures(function)))
 
 
-@cli.command()
+@cli.command(epilog=_example("media-orchestrator --source /srv/site/media plan --bandwidth 40"))
 @_run_options
 @click.pass_obj
 def plan(common: dict[str, Any], /, **options: Any) -> None:
@@ -154,7 +168,11 @@ def plan(common: dict[str, Any], /, **options: Any) -> None:
     _go("plan", common, options)
 
 
-@cli.command()
+@cli.command(
+    epilog=_example(
+        "media-orchestrator --source /srv/site/media migrate --exclude 'cache/**' --bwlimit 2M"
+    )
+)
 @_run_options
 @_sample_options
 @click.option("--skip-refused", is_flag=True, help="Go on without files that cannot be migrated.")
@@ -165,14 +183,14 @@ def migrate(common: dict[str, Any], /, *, dry_run: bool, **options: Any) -> None
     _go("plan" if dry_run else "migrate", common, options)
 
 
-@cli.command()
+@cli.command(epilog=_example("media-orchestrator check"))
 @click.pass_obj
 def check(common: dict[str, Any]) -> None:
     """Compare all files of the last run with the store again."""
     _go("check", common, {})
 
 
-@cli.command()
+@cli.command(epilog=_example("media-orchestrator verify --sample 0.1%"))
 @_sample_options
 @click.pass_obj
 def verify(common: dict[str, Any], /, **options: Any) -> None:
@@ -180,46 +198,60 @@ def verify(common: dict[str, Any], /, **options: Any) -> None:
     _go("verify", common, options)
 
 
-@cli.command()
+@cli.command(
+    epilog=_example(
+        "media-orchestrator config --output rclone.conf; rclone --config rclone.conf ls media:B"
+    )
+)
 @click.option("--output", type=click.Path(path_type=Path), help="Write a usable rclone.conf here.")
 @click.pass_obj
 def config(common: dict[str, Any], output: Path | None) -> None:
     """Show the rclone remote that the two lines of .env mean, with its secrets masked."""
     from orchestrator.pipeline import resolve
-    from orchestrator.rclone import FAITHFUL
+    from orchestrator.rclone import FAITHFUL, usable_config
     from orchestrator.report import remote_lines
 
     target, remote = resolve(common["env_file"])
-    click.echo("\n".join(remote_lines(remote)))
     flags = [*FAITHFUL, "--checksum", *(f"--{k}={v}" for k, v in remote.flags.items())]
-    click.echo(target.redact(f"\n# rclone copy {common['source']} {remote.root} {' '.join(flags)}"))
-    for note in (*remote.notes, *remote.site):
-        click.echo(f"# {note}")
+    copy = shlex.join(["rclone", "copy", str(common["source"]), remote.root, *flags])
+    notes = [target.redact(copy), *remote.notes, *remote.site]
+    _say(common, [*remote_lines(remote), "", *(f"# {note}" for note in notes)])
     if output:
-        _write_config(
-            output, "\n".join(["[media]", *(f"{k} = {v}" for k, v in remote.config.items())])
-        )
+        _write_config(output, usable_config(remote))
 
 
 def _write_config(path: Path, text: str) -> None:
     if path.exists():
         click.confirm(f"{path} exists. Overwrite it?", abort=True, err=True)
-        path.unlink()
-    with open(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:  # noqa: PTH123  # the mode
-        file.write(text + "\n")
+    try:
+        path.unlink(missing_ok=True)
+        with open(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:  # noqa: PTH123  # the mode
+            file.write(text)
+    except OSError as error:
+        what = f"{path} cannot be written: {error.strerror}"
+        raise ConfigurationError(what, tip="name another file with --output") from error
     click.echo(f"{path} holds secrets: only you can read it; delete it after use.", err=True)
 
 
-@cli.command()
+def _say(common: dict[str, Any], lines: Iterable[str]) -> None:
+    """Print lines, each made harmless for a terminal."""
+    from orchestrator.progress import printable
+
+    for line in map(printable, lines):
+        click.echo(json.dumps({"event": "line", "text": line}) if common["json"] else line)
+
+
+@cli.command(epilog=_example("media-orchestrator storages storages.backends.s3.S3Storage"))
 @click.argument("storage_class", required=False)
-def storages(storage_class: str | None) -> None:
+@click.pass_obj
+def storages(common: dict[str, Any], storage_class: str | None) -> None:
     """List the supported storage classes; with CLASS, what becomes of each of its options."""
     from orchestrator.fates import classes, options
 
-    click.echo("\n".join(options(storage_class) if storage_class else classes()))
+    _say(common, options(storage_class) if storage_class else classes())
 
 
-@cli.command()
+@cli.command(epilog=_example("media-orchestrator --env-file /srv/site/.env doctor --no-write"))
 @click.option("--no-write", is_flag=True, help="Write no probe object into the store.")
 @click.pass_obj
 def doctor(common: dict[str, Any], /, *, no_write: bool) -> None:
@@ -235,23 +267,33 @@ def doctor(common: dict[str, Any], /, *, no_write: bool) -> None:
     for check in doctor.examine(common["env_file"], common["source"], runs, write=not no_write):
         checks.append(check)
         text = json.dumps({"event": "check", **asdict(check)})
-        click.echo(text if common["as_json"] else doctor.line(check, terminal=terminal))
+        click.echo(text if common["json"] else doctor.line(check, terminal=terminal))
     sys.exit(doctor.exit_code(checks))
 
 
-@cli.command()
+@cli.command(
+    epilog=_example(
+        "media-orchestrator report migration-runs/20261123T034515.324283Z-5ae1 --format md"
+    )
+)
 @click.argument("run", type=click.Path(path_type=Path, exists=True, file_okay=False))
-@click.option("--format", "kind", type=click.Choice(["text", "json", "md"]), default="text")
-def report(run: Path, kind: str) -> None:
+@click.option("--format", type=click.Choice(["text", "json", "md"]), default="text")
+@click.pass_obj
+def report(common: dict[str, Any], run: Path, /, **options: Any) -> None:
     """Show the report of a finished run again."""
     from orchestrator.report import stored
 
-    click.echo(stored(run, kind), nl=False)
+    if common["json"]:
+        click.echo(json.dumps({"event": "report", **json.loads(stored(run, "json"))}))
+    else:
+        click.echo(stored(run, options["format"]), nl=False)
 
 
 def _wishes(options: dict[str, Any]) -> Wishes:
     from orchestrator.job import Wishes
+    from orchestrator.readback import sample_size
 
+    sample_size(options.get("sample", "default"), 0)  # a wrong one is told before the work
     bandwidth = options.pop("bandwidth", None)
     return Wishes(**options, bandwidth=bandwidth * 125_000 if bandwidth else None)
 
@@ -259,28 +301,43 @@ def _wishes(options: dict[str, Any]) -> Wishes:
 def _go(command: str, common: dict[str, Any], options: dict[str, Any]) -> NoReturn:
     from orchestrator import pipeline
     from orchestrator.progress import observer
-    from orchestrator.report import as_json, as_text
 
-    watching = observer(quiet=common["quiet"], as_json=common["as_json"])
+    wishes = _wishes(options)
     request = pipeline.Request(
         command=command,
         env_file=common["env_file"],
         source=common["source"],
         runs=common["run_dir"].absolute(),
-        wishes=_wishes(options),
+        wishes=wishes,
     )
+    watching = observer(quiet=common["quiet"], as_json=common["json"])
     try:
         found, folder, error = pipeline.run(request, watching)
     finally:
         watching.close()
-    if common["as_json"]:
-        click.echo(json.dumps({"event": "report", **json.loads(as_json(found))}))
-    else:
-        click.echo(as_text(found, shlex.join(["media-orchestrator", *sys.argv[1:]])), nl=False)
+    code = error.exit_code if error else _exit_code(found)
+    show = _as_event if common["json"] else _as_summary
+    show(found, folder, error, code)
+    sys.exit(code)
+
+
+def _as_event(found: Report, _: Path, error: OrchestratorError | None, code: int) -> None:
+    from orchestrator.report import as_json
+
+    if error:
+        _show(error.problems, code, as_json=True)
+    click.echo(json.dumps({"event": "report", "exit_code": code, **json.loads(as_json(found))}))
+
+
+def _as_summary(found: Report, folder: Path, error: OrchestratorError | None, code: int) -> None:
+    from orchestrator.report import as_text
+
+    if found.entries.files or not error:
+        again = shlex.join(["media-orchestrator", *sys.argv[1:]])
+        click.echo(as_text(found, again, problems=False), nl=False)
         click.echo(f"  report: {folder / 'report.html'}")
     if error:
-        raise error
-    sys.exit(_exit_code(found))
+        _show(error.problems, code, as_json=False)
 
 
 def _exit_code(found: Report) -> int:
@@ -301,28 +358,81 @@ def _terminate(_signal: int, _frame: object) -> None:
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line; turn every error into a text that helps and an exit code."""
     signal.signal(signal.SIGTERM, _terminate)
+    common: dict[str, Any] = {}
     try:
-        cli.main(args, standalone_mode=False, auto_envvar_prefix="MEDIA_ORCHESTRATOR")
-    except OrchestratorError as error:
-        for problem in error.problems:
-            click.echo(f"error: {problem}", err=True)
-        sys.exit(error.exit_code)
-    except click.ClickException as error:
+        for command in cli.commands.values():  # else a command's options had longer variables
+            command.context_settings["auto_envvar_prefix"] = PREFIX
+        cli.main(
+            args,
+            prog_name="media-orchestrator",
+            standalone_mode=False,
+            auto_envvar_prefix=PREFIX,
+            obj=common,
+        )
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         sys.exit(error.exit_code)
-    except (KeyboardInterrupt, click.Abort, Terminated) as error:
-        click.echo("\ninterrupted; the same command goes on where it was", err=True)
-        sys.exit(143 if isinstance(error, Terminated) else 130)
-    except Exception as error:  # noqa: BLE001  # the last net: no traceback, no secret
-        click.echo(_unexpected(error), err=True)
+    except BrokenPipeError:  # `… | head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(UNEXPECTED)
+    except (Exception, KeyboardInterrupt, Terminated) as error:  # noqa: BLE001  # the last net
+        problems, code = _understood(error)
+        _show(problems, code, as_json=common.get("json", "--json" in sys.argv))
+        sys.exit(code)
 
 
-def _unexpected(error: Exception) -> str:
+def _understood(error: BaseException) -> tuple[tuple[Problem, ...], int]:
+    """Return what to say of an error, and the exit code."""
+    match error:
+        case OrchestratorError():
+            return error.problems, error.exit_code
+        case click.ClickException():
+            tip = _usage(error) if isinstance(error, click.UsageError) else ""
+            return (Problem(what=error.format_message(), tip=tip),), error.exit_code
+        case KeyboardInterrupt() | click.Abort():
+            return (Problem(what="interrupted", tip=AGAIN),), 130
+        case Terminated():
+            return (Problem(what="terminated", tip=AGAIN),), 143
+        case _:
+            return (_unexpected(error),), UNEXPECTED
+
+
+def _usage(error: click.UsageError) -> str:
+    """Say on which side of the command an option belongs, else where help is."""
+    path = error.ctx.command_path if error.ctx else "media-orchestrator"
+    if isinstance(error, click.NoSuchOption):
+        name = error.option_name
+        if name in _options(cli):
+            return f"it goes before the command: media-orchestrator {name} … {path.split()[-1]}"
+        if owner := next((c for c in cli.commands.values() if name in _options(c)), None):
+            return f"it goes behind the command: media-orchestrator {owner.name} {name}"
+    return f"`{path} --help` shows what there is"
+
+
+def _options(command: click.Command) -> set[str]:
+    return {name for parameter in command.params for name in parameter.opts}
+
+
+def _unexpected(error: BaseException) -> Problem:
     """Name the place but not the values: those may be secrets."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
     place = f"{Path(frame.filename).name}:{frame.lineno} in {frame.name}"
-    return f"error: unexpected {type(error).__name__} at {place}\n  TIP: report it with this line"
+    what = f"unexpected {type(error).__name__} at {place}"
+    return Problem(what=what, tip="this is a bug of ours: report it with this line")
+
+
+def _show(problems: Iterable[Problem], code: int, *, as_json: bool) -> None:
+    """Say what is wrong: on standard error, or as an event."""
+    from orchestrator.progress import printable
+
+    if as_json:
+        found = [asdict(problem) for problem in problems]
+        click.echo(json.dumps({"event": "error", "exit_code": code, "problems": found}))
+        return
+    for problem in problems:
+        click.echo(f"error: {printable(problem.what)}", err=True)
+        if problem.tip:
+            click.echo(f"  TIP: {printable(problem.tip)}", err=True)
 
 
 if __name__ == "__main__":

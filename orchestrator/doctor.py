@@ -60,10 +60,10 @@ class Check:
     exit_code: int = 0
 
 
-def examine(env_file: Path, source: Path, runs: Path, *, write: bool) -> Iterator[Check]:
+def examine(env_file: Path | None, source: Path, runs: Path, *, write: bool) -> Iterator[Check]:
     """Yield the checks in the order in which a migration would meet them."""
     yield from _attempt("rclone", lambda: rclone_binary.version(rclone_binary.find()))
-    yield from _env_file(env_file)
+    yield from _env_file(env_file or Path(".env"))
     found = _Found()
     yield from _attempt("MEDIA_STORAGE and its options", lambda: found.resolve(env_file), code=2)
     if found.target and found.remote:
@@ -82,7 +82,7 @@ class _Found:
     target: Target | None = None
     remote: Remote | None = None
 
-    def resolve(self, env_file: Path) -> str:
+    def resolve(self, env_file: Path | None) -> str:
         settings = envfile.read(env_file, os.environ)
         for name, value in settings.variables.items():
             os.environ.setdefault(name, value)

@@ -356,6 +356,14 @@ def _is_utf8(name: str) -> bool:
     return True
 
 
+def usable(root: Path, runs: Path) -> None:
+    """Raise ConfigurationError unless `root` can be read and the runs are written outside of it."""
+    source, tip = _usable(root), "Name a folder outside of it with --run-dir."
+    if _inside(os.path.realpath(runs), source):
+        what = f"The run folder {runs} lies in the source {root}, where nothing may be written."
+        raise ConfigurationError(what, tip=tip)
+
+
 def _usable(root: Path) -> str:
     """Resolve the source folder, or say why it cannot be one."""
     tip = "Name the folder that Django's MEDIA_ROOT names, with --source."

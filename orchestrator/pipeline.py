@@ -17,9 +17,9 @@ from orchestrator import plan as planning
 from orchestrator import rclone as rclone_binary
 from orchestrator.errors import OrchestratorError, Problem
 from orchestrator.html import page
-from orchestrator.inventory import Rules, walk
+from orchestrator.inventory import Rules, usable, walk
 from orchestrator.job import Job, Wishes
-from orchestrator.known import explain
+from orchestrator.known import explain, words
 from orchestrator.ledger import State
 from orchestrator.progress import Observer
 from orchestrator.rclone import Rclone
@@ -37,7 +37,7 @@ class Request:
     """What the user asked for, as paths and wishes."""
 
     command: str
-    env_file: Path
+    env_file: Path | None
     source: Path
     runs: Path
     wishes: Wishes
@@ -63,7 +63,7 @@ class _Run:
             self.timings[name] = round(time.monotonic() - start, 3)
 
 
-def resolve(env_file: Path) -> tuple[Target, Remote]:
+def resolve(env_file: Path | None) -> tuple[Target, Remote]:
     """Return the storage object and the rclone remote of the two lines in `.env`."""
     settings = envfile.read(env_file, os.environ)
     for name, value in settings.variables.items():
@@ -74,7 +74,11 @@ def resolve(env_file: Path) -> tuple[Target, Remote]:
 
 def run(request: Request, observer: Observer) -> tuple[Report, Path, OrchestratorError | None]:
     """Carry out one command; return its report, its folder, and what ended it early."""
-    version = rclone_binary.version(rclone_binary.find())
+    usable(request.source, request.runs)
+    binary = rclone_binary.find()
+    version = rclone_binary.version(binary)
+    if limit := _limit(request.wishes):
+        rclone_binary.require_flag(binary, limit)
     target, remote = resolve(request.env_file)
     with runs.locked(request.runs):
         folder = runs.create(request.runs)
@@ -86,6 +90,10 @@ def run(request: Request, observer: Observer) -> tuple[Report, Path, Orchestrato
             shutil.rmtree(folder / "work", ignore_errors=True)
 
 
+def _limit(wishes: Wishes) -> str:
+    return f"--bwlimit={wishes.bwlimit}" if wishes.bwlimit else ""
+
+
 def _job(request: Request, target: Target, remote: Remote, folder: Path, observer: Observer) -> Job:
     source = request.source.resolve()
     where = [remote.config[key] for key in WHERE if key in remote.config]
@@ -95,9 +103,8 @@ def _job(request: Request, target: Target, remote: Remote, folder: Path, observe
         f"--transfers={request.wishes.transfers or tuning.transfers}",
         f"--checkers={tuning.checkers}",
         *tuning.flags,
+        *filter(None, [_limit(request.wishes)]),
     ]
-    if request.wishes.bwlimit:
-        extra.append(f"--bwlimit={request.wishes.bwlimit}")
     return Job(
         source=source,
         folder=folder,
@@ -169,7 +176,7 @@ def _probe(state: _Run) -> None:
     try:
         target.client.probe(target.prefix, state.job.source)
     except Exception as error:
-        raise explain(target.template, target.redact(f"{type(error).__name__}: {error}")) from error
+        raise explain(target.template, target.redact(words(error))) from error
 
 
 def _plan(request: Request, state: _Run) -> None:
@@ -240,8 +247,8 @@ def _explained(job: Job) -> Iterator[None]:
     except (OrchestratorError, AssertionError):
         raise
     except Exception as error:
-        text = job.target.redact(f"{type(error).__name__}: {error}")
-        raise explain(job.target.template, text) from error
+        text = job.target.redact(words(error))
+        raise explain(job.target.template, text, amid=True) from error
 
 
 COMMANDS: Mapping[str, Callable[[Request, _Run], None]] = {

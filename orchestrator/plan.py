@@ -143,7 +143,8 @@ def _beyond_rclone(target: Target, name: str, key: str) -> str:
     """Say why rclone would not store this name under Django's key, or ''."""
     if key != target.prefix + name:
         return "rclone would give it another key"
-    if any(p.search(name) for p in (target.template.names.direct, target.rule.direct) if p):
+    patterns = [p for p in (target.template.names.direct, target.rule.direct) if p]
+    if any(p.search(text) for p in patterns for text in (target.prefix, name)):
         return "rclone cannot be given this name"
     return ""
 

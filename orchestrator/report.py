@@ -42,7 +42,7 @@ class Count:
 
 @dataclass(frozen=True, kw_only=True)
 class Named:
-    """A file that is not verified, and why."""
+    """A file that is not verified, or is saved in another way, and why; escaped for display."""
 
     name: str
     state: str
@@ -94,6 +94,7 @@ class Report:
     types: Mapping[str, Count]
     folders: Mapping[str, Count]
     evidence: Mapping[str, Count]
+    hard_names: tuple[Named, ...]
     trouble: tuple[Named, ...]
     header_notes: tuple[Named, ...]
     extra: int | None
@@ -110,7 +111,8 @@ class Report:
     @property
     def unaccounted(self) -> int:
         """Entries of the source that no state accounts for: every one must be told apart."""
-        undecided = () if self.verdict is Verdict.PLANNED else (*UNDECIDED, State.PLANNED)
+        early = self.verdict in (Verdict.PLANNED, Verdict.FAILED)
+        undecided = () if early else (*UNDECIDED, State.PLANNED)
         told = sum(c.files for state, c in self.states.items() if state not in undecided)
         return self.entries.files - told
 
@@ -163,12 +165,13 @@ def build(
         types=_counts(ledger, "type", "type IS NOT NULL AND state <> 'gone'"),
         folders=_counts(ledger, FOLDER, "state <> 'gone'"),
         evidence=_counts(ledger, "evidence", "state = 'verified'"),
+        hard_names=tuple(_named(ledger, "direct IS NOT NULL AND state <> 'gone'", "direct")),
         trouble=tuple(_named(ledger, f"state IN {_sql(TROUBLE)}")),
         header_notes=(*_foreseen(job), *_header_notes(ledger)),
         extra=ledger.fact("extra"),
         sample=sample,
         statement=sample.words(job.target.dotted.rpartition(".")[2]) if sample else "",
-        forecast=_forecast(job) if command == "plan" else None,
+        forecast=_forecast(job) if command == "plan" and not problems else None,
         previous=_previous(ledger),
         throughput=tuple(throughput),
         timings=timings,
@@ -214,9 +217,10 @@ def _text(value: Any) -> str:
     return printable(os.fsdecode(value)) if isinstance(value, bytes) else str(value)
 
 
-def _named(ledger: Ledger, where: str) -> Iterator[Named]:
+def _named(ledger: Ledger, where: str, why: str = "reason") -> Iterator[Named]:
     for row in ledger.rows(where):
-        yield Named(name=printable(row.name), state=row.state, reason=printable(row.reason))
+        reason = printable(getattr(row, why))
+        yield Named(name=printable(row.name), state=row.state, reason=reason)
 
 
 def _header_notes(ledger: Ledger) -> Iterator[Named]:
@@ -307,7 +311,11 @@ def _lines(report: Report) -> Iterator[tuple[str, str]]:
         "source",
         f"{report.source}: {report.entries.files} entries, {human(report.entries.bytes)}",
     )
-    yield "states", _join(report.states) + f"; {report.unaccounted} unaccounted"
+    states = _join(report.states) or "the source was not listed"
+    yield "states", f"{states}; {report.unaccounted} unaccounted"
+    if report.forecast:
+        yield "types", _join(report.types)
+        yield "folders", _join(report.folders)
     if report.changes:
         yield "found", _join(report.changes)
     if report.evidence:
@@ -336,7 +344,7 @@ def forecast_words(forecast: Forecast) -> str:
     return f"{requests}; {times}{origin}"
 
 
-def next_step(report: Report, again: str) -> str:
+def next_step(report: Report, again: str) -> str:  # noqa: PLR0911  # one for each end of a run
     """Say what to do now; `again` is the command line of this run."""
     states = report.states
     if report.problems:
@@ -354,23 +362,28 @@ def next_step(report: Report, again: str) -> str:
     return f"run the same command again, it goes on where it was: {again}"
 
 
-def as_text(report: Report, again: str = "") -> str:
-    """Return the summary for a terminal."""
+def as_text(report: Report, again: str = "", *, problems: bool = True) -> str:
+    """Return the summary for a terminal; without the problems where those are shown apart."""
     width = max(len(title) for title, _ in _lines(report))
     lines = [sentence(report)]
-    lines += [f"  {title:<{width}}  {text}" for title, text in _lines(report)]
+    lines += [f"  error: {printable(str(p.what))}" for p in report.problems if problems]
+    lines += [f"  {title:<{width}}  {printable(text)}" for title, text in _lines(report)]
+    if report.forecast:
+        lines += [f"  saved by the class: {i.name}: {i.reason}" for i in report.hard_names[:SHOWN]]
     lines += [f"  ! {item.name}: {item.reason}" for item in report.trouble[:SHOWN]]
     if (more := len(report.trouble) - SHOWN) > 0:
         lines.append(f"  ! and {more} more in report.md")
-    lines += [f"  note: {note}" for note in (*report.notes, *report.site)]
+    lines += [f"  note: {printable(note)}" for note in (*report.notes, *report.site)]
     lines.append(f"  next: {next_step(report, again)}")
     return "\n".join(lines) + "\n"
 
 
 def as_markdown(report: Report) -> str:
     parts = [f"# {sentence(report)}", ""]
+    parts += [f"- **error**: {_md(p.what)} (TIP: {_md(p.tip)})" for p in report.problems]
     parts += [f"- **{title}**: {_md(text)}" for title, text in _lines(report)]
     parts += _table("What is not verified", report.trouble)
+    parts += _table("Saved by the class, because rclone cannot", report.hard_names)
     parts += _table("Headers and reading", report.header_notes)
     for title, counts in (("By type", report.types), ("By folder", report.folders)):
         parts += ["", f"## {title}", "", "| | files | bytes |", "|---|---|---|"]
@@ -390,7 +403,7 @@ def _table(title: str, items: tuple[Named, ...]) -> list[str]:
 def _md(text: str) -> str:
     """Escape what Markdown or HTML would take for markup."""
     escaped = printable(text).replace("&", "&amp;").replace("<", "&lt;")
-    return "".join(f"\\{c}" if c in r"\`*_[]|" else c for c in escaped).replace("\n", " ")
+    return "".join(f"\\{c}" if c in r"\`*_[]|" else c for c in escaped)
 
 
 def load(text: str) -> Any:

@@ -18,6 +18,7 @@ from orchestrator.redact import Redactor, redactor, texts
 from orchestrator.template import (
     Defect,
     Direct,
+    Fields,
     Header,
     Key,
     Option,
@@ -226,14 +227,26 @@ def secrets(
 ) -> Iterator[str]:
     """Yield every text that may not leave the process."""
     marked = {**template.options, **template.derived}
-    for values in (given, options):
+    both = (level for values in (given, options) for level in _levels(marked, values))
+    for _, known, values in both:
         for name, value in values.items():
-            if name in marked and marked[name].secret:
+            if name in known and known[name].secret:
                 yield from texts(value)
             if isinstance(value, Mapping):
                 yield from (
                     t for n, v in value.items() if _is_secret(template, n) for t in texts(v)
                 )
+
+
+def _levels(
+    known: Mapping[str, Option], options: Mapping[str, Any], where: str = ""
+) -> Iterator[tuple[str, Mapping[str, Option], Mapping[str, Any]]]:
+    """Yield the options, then those inside of each that is a dictionary."""
+    yield where, known, options
+    for name, value in options.items():
+        for fate in known[name].fates if name in known else ():
+            if isinstance(fate, Fields) and isinstance(value, Mapping):
+                yield from _levels(fate.options, value, f"{where}{name}.")
 
 
 def _is_secret(template: Template, name: str) -> bool:
@@ -334,12 +347,13 @@ def _template(cls: Any, dotted: str) -> Template:
 
 
 def _unknown(template: Template, options: Mapping[str, Any]) -> Iterator[Problem]:
-    for name in options.keys() - template.options.keys():
-        close = difflib.get_close_matches(name, template.options, n=1, cutoff=0.5)
-        yield Problem(
-            what=f"{VARIABLE}_OPTIONS: the class has no option {name!r}",
-            tip=f"did you mean {close[0]!r}?" if close else "see `media-orchestrator storages`",
-        )
+    for where, known, values in _levels(template.options, options):
+        for name in values.keys() - known.keys():
+            close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+            yield Problem(
+                what=f"{VARIABLE}_OPTIONS: the class has no option {where + name!r}",
+                tip=f"did you mean {close[0]!r}?" if close else "see `media-orchestrator storages`",
+            )
 
 
 def _unread(template: Template, found: Mapping[str, Any]) -> Iterator[Problem]:
@@ -357,11 +371,12 @@ def _refuse_before(template: Template, values: Mapping[str, Any]) -> None:
 
 
 def _given(template: Template, options: Mapping[str, Any]) -> Iterator[Problem]:
-    for name in options.keys() & template.options.keys():
-        for fate in template.options[name].fates:
-            if isinstance(fate, Refuse) and fate.given and options[name] is not None:
-                what = f"{VARIABLE}_OPTIONS: {name}: {fate.reason}"
-                yield Problem(what=what, tip=f"take {name} out")
+    for where, known, values in _levels(template.options, options):
+        for name in values.keys() & known.keys():
+            for fate in known[name].fates:
+                if isinstance(fate, Refuse) and fate.given and values[name] is not None:
+                    what = f"{VARIABLE}_OPTIONS: {where}{name}: {fate.reason}"
+                    yield Problem(what=what, tip=f"take {name} out")
 
 
 def _disputed(template: Template, settings: Settings) -> Iterator[Problem]:

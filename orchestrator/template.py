@@ -160,7 +160,7 @@ class Known:
     says: str
     tip: str
     option: str | None
-    kind: Literal["access", "configuration", "transfer", "throttled"]
+    kind: Literal["access", "configuration", "network", "transfer", "throttled"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -252,6 +252,7 @@ class Template:
     differs: Mapping[str, str]
     defects: tuple[Defect, ...]
     errors: tuple[Known, ...]
+    called: Mapping[str, str]  # what errors.yaml calls an option → the option of this family
 
 
 def _fate(name: str, entry: Mapping[str, Any]) -> Fate:  # noqa: C901, PLR0911, PLR0912  # one case a fate
@@ -391,6 +392,7 @@ def parse(raw: Mapping[str, Any], common: tuple[Known, ...] = ()) -> Template:
             names=_names(raw["names"]),
             tuning=_tuning(raw["tuning"]),
             differs=raw.get("differs", {}),
+            called=raw.get("called", {}),
             defects=tuple(_defect(d) for d in raw.get("defects", ())),
             errors=(*(_known(e) for e in raw.get("errors", ())), *common),
         )

@@ -10,12 +10,13 @@ from typing import Final
 from orchestrator.clients import Client
 from orchestrator.errors import OrchestratorError
 from orchestrator.job import Job
-from orchestrator.known import explain, recognise
+from orchestrator.known import explain, recognise, words
 from orchestrator.ledger import Row, State
 from orchestrator.rclone import Event
 from orchestrator.storage import Upload
 
 PAUSES: Final = (1.0, 5.0, 15.0)  # seconds before each further attempt
+UNREACHED = 40  # files one after another that did not reach the store: the network is gone
 FLUSH = 500  # files noted in the ledger at once
 
 
@@ -30,6 +31,7 @@ class _Batch:
     errors: dict[str, str] = field(default_factory=dict)
     last: str = ""
     fatal: OrchestratorError | None = None
+    unreached: int = 0
 
     def __call__(self, event: Event) -> bool:
         """Take in one line of the log; return True to end rclone."""
@@ -39,7 +41,7 @@ class _Batch:
             self._copied(event.name)
         elif event.level in ("error", "critical"):
             self._failed(event)
-        return self.fatal is not None
+        return self.fatal is not None or self.unreached >= UNREACHED
 
     def _advance(self, size: int) -> None:
         files, before = self.before
@@ -48,6 +50,7 @@ class _Batch:
 
     def _copied(self, name: str) -> None:
         self.sent += 1
+        self.unreached = 0
         self.done.append(name)
         if len(self.done) >= FLUSH:
             self.flush()
@@ -56,14 +59,21 @@ class _Batch:
         self.last = event.message
         if event.name:
             self.errors[event.name] = event.message
+        self.fatal = self.fatal or _fatal(self.job, event.message)
         known = recognise(self.job.target.template, event.message)
-        if known and known.kind in ("access", "configuration"):
-            self.fatal = explain(self.job.target.template, event.message)
+        self.unreached += bool(known and known.kind == "network")
 
     def flush(self) -> None:
         rows = [(State.PRESENT, "", True, name) for name in self.done]
         self.job.ledger.update("state reason written", rows)
         self.done.clear()
+
+
+def _fatal(job: Job, said: str) -> OrchestratorError | None:
+    """Return the error to end with if the store would say the same of every file."""
+    known = recognise(job.target.template, said)
+    fatal = known and known.kind in ("access", "configuration")
+    return explain(job.target.template, said) if fatal else None
 
 
 def copy(job: Job, uploads: Mapping[int, Upload]) -> None:
@@ -158,8 +168,10 @@ def _save(job: Job, row: Row) -> str:
     for attempt in range(job.wishes.attempts):
         try:
             job.own_target().save(row.name, job.path(row))
-        except Exception as error:  # noqa: BLE001  # any error of any SDK
+        except Exception as error:  # any error of any SDK
             job.forget_target()
+            if fatal := _fatal(job, job.target.redact(words(error))):
+                raise fatal from error
             wrong = job.target.redact(f"not sent: {type(error).__name__}: {error}")
             time.sleep(PAUSES[attempt] if attempt + 1 < job.wishes.attempts else 0)
         else:

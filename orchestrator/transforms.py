@@ -39,6 +39,10 @@ def when_false(value: Any) -> str | None:
     return "true" if value is False else None
 
 
+def when_true(value: Any) -> str | None:
+    return "true" if value is True else None
+
+
 def byte_count(value: Any) -> str:
     """Return a number of bytes with rclone's unit for bytes."""
     return f"{int(value)}B"
@@ -82,6 +86,38 @@ def _mode_fault(value: Any, needed: int) -> str | None:
     return f"{value!r} is mode {value:04o}; {meant}" if type(value) is int else meant
 
 
+def number_fault(value: Any) -> str | None:
+    return None if value is None or type(value) is int else f"{value!r} is not a whole number"
+
+
+def seconds(value: Any) -> str | None:
+    """Return a duration as rclone writes it."""
+    return f"{value}s" if value else None
+
+
+def host_key(value: Any) -> str:
+    """Return paramiko's key of a server as rclone's host_keys wants it."""
+    return f"{value.get_name()} {value.get_base64()}"
+
+
+def fingerprint(value: Any) -> str:
+    """Return the fingerprint of paramiko's key of a server, as OpenSSH shows it."""
+    return str(value.fingerprint)
+
+
+def is_missing(value: Any) -> str:
+    return "false" if value else "true"
+
+
+def capitals(value: Any) -> str | None:
+    """Return the names in a dictionary that a header would carry in lower case."""
+    return " ".join(name for name in value or {} if name != name.lower()) or None
+
+
+def words(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
+
+
 def url_host(value: Any) -> str | None:
     return urlsplit(value).hostname if value else None
 
@@ -107,6 +143,7 @@ TRANSFORMS: Final[dict[str, Transform]] = {
         is_s3v2,
         file_path,
         when_false,
+        when_true,
         byte_count,
         https_proxy,
         timestamp,
@@ -115,6 +152,13 @@ TRANSFORMS: Final[dict[str, Transform]] = {
         dropbox_token,
         file_mode_fault,
         folder_mode_fault,
+        number_fault,
+        seconds,
+        host_key,
+        fingerprint,
+        is_missing,
+        capitals,
+        words,
         url_host,
     )
 }

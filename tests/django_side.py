@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -68,11 +69,19 @@ def main() -> None:
     json.dump(answer, sys.stdout)
 
 
-def _storage(dotted: str, options: Mapping[str, Any]) -> Any:
+def configure(variables: Mapping[str, str]) -> None:
+    """Give Django the settings of a site that reads these of its own variables."""
     from django.conf import settings
+
+    if not settings.configured:
+        settings.configure(USE_TZ=True)
+    settings.LIBCLOUD_PROVIDERS = json.loads(variables.get("LIBCLOUD_PROVIDERS", "{}"))
+
+
+def _storage(dotted: str, options: Mapping[str, Any]) -> Any:
     from django.utils.module_loading import import_string
 
-    settings.configure(USE_TZ=True)
+    configure(os.environ)
     return import_string(dotted)(**options)
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import http.client
 import os
+import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -18,11 +19,11 @@ from urllib.parse import urlsplit
 
 import pytest
 from botocore.exceptions import ClientError, SSLError
-from django.conf import settings
 from django.core.files.base import ContentFile
 from django.utils.module_loading import import_string
 
 from tests.conftest import Pool
+from tests.django_side import configure
 from tests.servers import kinds
 from tests.servers.base import Options, Server
 from tests.servers.proxy import proxying
@@ -84,8 +85,7 @@ def test_the_storage_class_works_with_the_options(
 ) -> None:
     for name, value in server.environ.items():
         monkeypatch.setenv(name, value)
-    if not settings.configured:
-        settings.configure()
+    configure(server.environ)
     storage = import_string(server.storage_class)(**bucket)
     name = storage.save("photos/größe 1.jpg", ContentFile(b"picture"))
     assert server.peek(bucket, name).data == b"picture"
@@ -211,7 +211,7 @@ def test_tls_is_trusted_only_with_its_authority(
     with server.proxied(bucket, tmp_path) as (options, proxy):
         with pytest.raises(SSLError):
             connect(options).list_objects_v2(Bucket=bucket["bucket_name"])
-        assert proxy.errors
+        assert eventually(lambda: proxy.errors)
         trusting = connect(options, verify=str(proxy.authority))
         trusting.put_object(Bucket=bucket["bucket_name"], Key="a.txt", Body=b"1")
     assert server.keys(bucket) == ["a.txt"]
@@ -250,8 +250,8 @@ def echo() -> Iterator[str]:
         thread.join()
 
 
-def test_the_proxy_passes_chunks_and_expectations_on(echo: str) -> None:
-    headers = {"Transfer-Encoding": "chunked", "Expect": "100-continue", "X-Odd": "größe  x"}
+def test_the_proxy_passes_chunks_on_as_they_came(echo: str) -> None:
+    headers = {"Transfer-Encoding": "chunked", "X-Odd": "größe  x"}
     with proxying(echo) as proxy:
         connection = http.client.HTTPConnection(urlsplit(proxy.url).netloc, timeout=10)
         with closing(connection):
@@ -262,6 +262,21 @@ def test_the_proxy_passes_chunks_and_expectations_on(echo: str) -> None:
                 with connection.getresponse() as answer:
                     assert answer.read() == "//a%2Fb?c=d|größe  x|onetwo".encode("latin-1")
     assert [(r.path, r.query) for r in proxy.requests] == [("//a%2Fb", "c=d")] * 2
+
+
+def test_the_proxy_waits_with_the_body_until_the_server_wants_it(echo: str) -> None:
+    fields = [b"X-Odd: x", b"Transfer-Encoding: chunked", b"Expect: 100-continue", b"\r\n"]
+    with proxying(echo) as proxy:
+        parts = urlsplit(proxy.url)
+        with (
+            socket.create_connection((parts.hostname, parts.port), timeout=10) as client_end,
+            client_end.makefile("rb") as answers,
+        ):
+            client_end.sendall(b"\r\n".join([b"PUT /a HTTP/1.1", *fields]))
+            assert answers.readline() == b"HTTP/1.1 100 Continue\r\n"
+            assert answers.readline() == b"\r\n"
+            client_end.sendall(b"3\r\none\r\n0\r\n\r\n")
+            assert answers.readline() == b"HTTP/1.1 200 OK\r\n"
 
 
 KILLED = """
@@ -284,10 +299,17 @@ def test_a_server_ends_with_a_killed_test_run(server: Server, tmp_path: Path) ->
         check=False,
     )
     assert run.returncode == -9, run.stderr
+    assert eventually(lambda: not is_up(run.stdout.strip()))
+
+
+def eventually(holds: Callable[[], object]) -> bool:
+    """Say whether it holds within 10 seconds."""
     deadline = time.monotonic() + 10
-    while is_up(run.stdout.strip()):
-        assert time.monotonic() < deadline, "the server still answers"
+    while not holds():
+        if time.monotonic() > deadline:
+            return False
         time.sleep(0.05)
+    return True
 
 
 def is_up(url: str) -> bool:

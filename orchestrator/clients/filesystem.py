@@ -1,4 +1,4 @@
-"""A folder, as the operating system shows it; links in it are never followed out."""
+"""A folder, as the operating system shows it; links in it are never followed."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ class NestedFoldersError(ValueError):
     """Source and target are one folder, or one lies in the other."""
 
 
-class Client(clients.Client):
-    def __init__(self, storage: Any) -> None:
-        self._storage = storage
-        self._root: str = storage.location
+class Folder(clients.Client):
+    """What every class needs that stores its objects in a folder."""
+
+    def __init__(self, root: str) -> None:
+        self._root = root
 
     def _path(self, key: str) -> str:
         return f"{self._root}/{key}"
@@ -38,6 +39,24 @@ class Client(clients.Client):
         disk = os.statvfs(self._root)
         return disk.f_bavail * disk.f_frsize
 
+    def refusal(self, key: str) -> str:
+        """Say what stands in the way of a key: a link, a file, or a name that the disk folds."""
+        parts = key.split("/")
+        for depth in range(1, len(parts) + 1):
+            path = "/".join(parts[:depth])
+            if fault := _fault(self._path(path), folder=depth < len(parts)):
+                return f"{path} {fault}"
+        return ""
+
+    def puts(self, size: int) -> int:  # noqa: ARG002
+        return 1
+
+
+class Client(Folder):
+    def __init__(self, storage: Any) -> None:
+        super().__init__(storage.location)
+        self._storage = storage
+
     def objects(self, prefix: str) -> Iterator[Stored]:  # noqa: ARG002
         """List the files; what is there and no file has no size, so that nothing replaces it."""
         for folder, folders, files in os.walk(self._root, onerror=_raise):
@@ -45,15 +64,6 @@ class Client(clients.Client):
             for name in (*files, *linked):
                 path = f"{folder}/{name}"
                 yield _stored(path.removeprefix(self._path("")), os.lstat(path))
-
-    def refusal(self, key: str) -> str:
-        """Say what stands in the way of a key: a link, a file, or a name that the disk folds."""
-        parts = key.split("/")
-        for depth in range(1, len(parts) + 1):
-            path = self._path("/".join(parts[:depth]))
-            if fault := _fault(path, folder=depth < len(parts)):
-                return f"{'/'.join(parts[:depth])} {fault}"
-        return ""
 
     def prepare(self, keys: Iterable[str]) -> None:
         """Make the folders that are missing as the class makes them: all with the same mode."""
@@ -76,9 +86,6 @@ class Client(clients.Client):
             os.chmod(path, mode)  # noqa: PTH101
         self._storage._ensure_location_group_id(path)
 
-    def puts(self, size: int) -> int:  # noqa: ARG002
-        return 1
-
     def hasher(self) -> Hash:
         return Hash("md5")
 
@@ -94,7 +101,7 @@ def _raise(error: OSError) -> None:
 
 
 def _stored(key: str, status: os.stat_result) -> Stored:
-    """A folder has no hash at hand; device, inode and times tell whether a file is the same."""
+    """A folder has no hash at hand; inode, size and time tell whether a file is the same."""
     regular = stat.S_ISREG(status.st_mode)
     tag = f"{status.st_ino}-{status.st_size}-{status.st_mtime_ns}"
     return Stored(key=key, size=status.st_size if regular else -1, hash=None, tag=tag)
@@ -108,7 +115,7 @@ def _fault(path: str, *, folder: bool) -> str:
     except OSError as error:
         return f"cannot be there: {error.strerror}"
     parent, name = os.path.split(path)
-    if name not in _names(parent, os.stat(parent).st_mtime_ns):
+    if name not in _names(parent, os.stat(parent).st_mtime_ns):  # noqa: PTH116
         return "is another name of a file that is there: this disk does not tell them apart"
     if folder and stat.S_ISLNK(status.st_mode):
         return "is a link in the target folder, which is not followed"

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import posixpath
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from copy import copy
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import Any
+
+import paramiko
 
 from orchestrator import clients
 from orchestrator.clients import Stored
 from orchestrator.digest import Hash
 
-HOME_KEYS = ("id_rsa", "id_ecdsa", "id_ed25519")  # paramiko's, in its order
+FOUND_AT_HOME = ("id_rsa", "id_ecdsa", "id_ed25519")  # by paramiko, in this order
 
 
 class RootPathError(ValueError):
-    """Django could not save into this root_path."""
+    """Django's save() fails with this root_path, in a recursion without end."""
 
 
 class Client(clients.Client):
@@ -26,27 +30,93 @@ class Client(clients.Client):
 
     @property
     def transport(self) -> Any:
-        """The connection that Django's own options have made."""
+        """The connection that the site's own options have made."""
         return self._storage.sftp.get_channel().get_transport()
 
     @cached_property
-    def key(self) -> dict[str, str]:  # type: ignore[override]
-        """Return the first key file that lets us in, and the password that opens it."""
+    def login(self) -> Mapping[str, str | None]:
+        """The first key file that lets us in, and what unlocks it: rclone takes only one."""
+        params = self._storage.params
+        unlocks = dict.fromkeys((None, params.get("passphrase") or params.get("password")))
+        for file, secret in product(_key_files(params), unlocks):
+            if self._lets_in(file, secret):
+                return {"file": file, "secret": secret}
         return {}
+
+    def _lets_in(self, file: str, secret: str | None) -> bool:
+        trial = copy(self._storage)
+        alone = {"key_filename": file, "allow_agent": False, "look_for_keys": False}
+        trial.params = {**self._storage.params, **alone, "passphrase": secret, "password": None}
+        try:
+            trial._connect()
+        except (paramiko.SSHException, OSError, ValueError):
+            return False
+        finally:
+            trial.close()
+        return True
 
     def probe(self, prefix: str, source: Path) -> None:  # noqa: ARG002
         if not prefix:
-            raise RootPathError("it is empty")
+            raise RootPathError("root_path is empty")
         self._storage.sftp.listdir_attr(prefix)
 
     def objects(self, prefix: str) -> Iterator[Stored]:
-        yield from self._below(prefix, frozenset())
-
-    def _below(self, folder: str, links: frozenset[str]) -> Iterator[Stored]:
-        """List a folder and all below it; a link to a folder counts as one, but never in a circle."""
+        """List the files; a link counts as what it leads to, and is never followed in a circle."""
         sftp = self._storage.sftp
-        for item in sftp.listdir_attr(folder):
-            path, seen = folder + item.filename, links
-            status = item
-            if stat.S_ISLNK(item.st_mode):
-                status, real = _followed(sftp, path) 
+        folders: list[tuple[str, frozenset[str]]] = [(prefix, frozenset())]
+        while folders:
+            folder, links = folders.pop()
+            for item in sftp.listdir_attr(folder):
+                path, status = folder + item.filename, item
+                if link := stat.S_ISLNK(item.st_mode):
+                    status = _led_to(sftp, path) or item
+                if not stat.S_ISDIR(status.st_mode):
+                    yield _stored(path, status)
+                elif not link or (real := sftp.normalize(path)) not in links:
+                    folders.append((f"{path}/", links | {real} if link else links))
+
+    def prepare(self, keys: Iterable[str]) -> None:
+        """Make the folders by the class, which gives those that it makes a mode and an owner."""
+        storage = self._storage
+        if storage.dir_mode is None and not storage.uid and not storage.gid:
+            return
+        for folder in sorted({posixpath.dirname(key) for key in keys}):
+            if not storage._path_exists(folder):
+                storage._mkdir(folder)
+
+    def settle(self, name: str) -> None:
+        """Do what SFTPStorage._save does to a file that it has written."""
+        storage, path = self._storage, self._storage._remote_path(name)
+        if storage.file_mode is not None:
+            storage.sftp.chmod(path, storage.file_mode)
+        if storage.uid or storage.gid:
+            storage._chown(path, uid=storage.uid, gid=storage.gid)
+
+    def puts(self, size: int) -> int:  # noqa: ARG002
+        return 1
+
+    def hasher(self) -> Hash:
+        return Hash("md5")
+
+
+def _key_files(params: Mapping[str, Any]) -> list[str]:
+    """Return the key files that paramiko would try, unless a password makes a search needless."""
+    if given := params.get("key_filename"):
+        return [given] if isinstance(given, str) else list(given)
+    if params.get("password") or not params.get("look_for_keys", True):
+        return []
+    paths = (Path.home() / ".ssh" / name for name in FOUND_AT_HOME)
+    return [str(path) for path in paths if path.is_file()]
+
+
+def _led_to(sftp: Any, path: str) -> Any:
+    try:
+        return sftp.stat(path)
+    except OSError:
+        return None
+
+
+def _stored(key: str, status: Any) -> Stored:
+    """What is no file has no size, so that nothing replaces it; rclone and Django set the time."""
+    size = status.st_size if stat.S_ISREG(status.st_mode) else -1
+    return Stored(key=key, size=size, hash=None, tag=f"{status.st_size}-{status.st_mtime}")

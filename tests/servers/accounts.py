@@ -28,10 +28,10 @@ class Account:
 
 @contextmanager
 def account(role: str, home: Path) -> Iterator[Account]:
-    """Yield a user that nobody else knows; its password has what URLs and shells make trouble of."""
+    """Yield a user that nobody else knows; its password has what shells and URLs trip over."""
     made = Account(
         name=f"mo-{role}-{os.getpid()}-{secrets.token_hex(2)}",
-        password=f"{secrets.token_urlsafe(12)} '\"\\$%@/é",
+        password=f"{secrets.token_urlsafe(12)} $%@/#é",
     )
     _change("useradd", "--no-create-home", "--home-dir", home, "--shell", "/bin/sh", made.name)
     try:

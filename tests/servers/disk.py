@@ -7,6 +7,7 @@ import secrets
 import shutil
 import stat
 import tempfile
+from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Unpack
 
 from tests.servers.base import Headers, MissingServerError, Options, Server, Stored
+from tests.servers.folder import files, read
 
 PREFIX = "media-orchestrator-"
 
@@ -25,13 +27,13 @@ class DiskServer(Server):
     home: Path
     owner: tuple[int, int]
 
+    @abstractmethod
     def folder(self, options: Options) -> Path:
         """Return where the files lie that the options lead to."""
-        raise NotImplementedError
 
+    @abstractmethod
     def at(self, name: str) -> Options:
         """Return the options that lead to the folder `name` in `home`."""
-        raise NotImplementedError
 
     def new_bucket(self) -> Options:
         name = f"media-{secrets.token_hex(6)}"
@@ -44,15 +46,10 @@ class DiskServer(Server):
         os.chown(path, *self.owner)
 
     def keys(self, options: Options) -> list[str]:
-        root = self.folder(options)
-        paths = (Path(folder) / name for folder, _, names in os.walk(root) for name in names)
-        return sorted(path.relative_to(root).as_posix() for path in paths)
+        return files(self.folder(options))
 
     def peek(self, options: Options, key: str) -> Stored:
-        try:
-            return Stored(data=(self.folder(options) / key).read_bytes())
-        except (FileNotFoundError, IsADirectoryError) as error:
-            raise LookupError(key) from error
+        return read(self.folder(options) / key, key)
 
     def mode(self, options: Options, key: str) -> int:
         """Return the mode of a file or a folder."""

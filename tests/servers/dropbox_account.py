@@ -166,6 +166,7 @@ class Account:
 
 
 def _slot(path: str) -> str:
+    path = f"/{path[2:]}" if path.startswith("//") else path  # so rclone asks below the root
     if not path.startswith("/") or path.endswith("/") or "//" in path or "\\" in path:
         raise ApiError("path", "malformed_path")
     return fold(path)
@@ -184,7 +185,7 @@ def _list_folder(account: Account, arg: Arg, _: bytes) -> Any:
     path = arg["path"]
     if path and account.find(path).data is not None:
         raise ApiError("path", "not_folder")
-    start = f"{fold(path)}/"
+    start = f"{_slot(path)}/" if path else "/"
     inside = {slot: e for slot, e in account.entries.items() if slot.startswith(start)}
     if not arg.get("recursive"):
         inside = {slot: e for slot, e in inside.items() if "/" not in slot[len(start) :]}

@@ -50,15 +50,21 @@ class MotoServer(BotoServer):
 
 
 @contextmanager
-def start(folder: Path) -> Iterator[MotoServer]:
+def serving(folder: Path, env: Mapping[str, str] | None = None) -> Iterator[str]:
+    """Run moto; it takes any key unless `env` says otherwise."""
     if find_spec("moto") is None or find_spec("flask") is None:
         raise MissingServerError(HINT)
     address = process.free_address()
     host, port = address.split(":")
     command = [sys.executable, "-m", "moto.server", "-H", host, "-p", port]
-    env = {"INITIAL_NO_AUTH_ACTION_COUNT": str(CALLS_BEFORE_IAM)}
     url = f"http://{address}"
     with process.running(command, ready=f"{url}/moto-api/", log=folder / "moto.log", env=env):
+        yield url
+
+
+@contextmanager
+def start(folder: Path) -> Iterator[MotoServer]:
+    with serving(folder, {"INITIAL_NO_AUTH_ACTION_COUNT": str(CALLS_BEFORE_IAM)}) as url:
         with client("iam", url, "nobody", "nothing") as nobody:
             keys = _new_user(nobody, FULL)
         pair = keys["access_key"], keys["secret_key"]

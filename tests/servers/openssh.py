@@ -68,7 +68,9 @@ class SshServer(DiskServer):
         return " ".join((self.home / KEYS / f"{kind}.pub").read_text().split()[:2])
 
 
-def make_key(path: Path, kind: str = "ed25519", passphrase: str = "", form: str = "RFC4716") -> Path:
+def make_key(
+    path: Path, kind: str = "ed25519", passphrase: str = "", form: str = "RFC4716"
+) -> Path:
     """Write a private key, and its public key beside it with .pub."""
     if form == "PEM":
         kind = "rsa"
@@ -114,11 +116,13 @@ def _server(
     # Without agent and keys of the developer: only the password counts.
     params = {"port": port, "username": owner.name, "password": owner.password}
     params |= {"allow_agent": False, "look_for_keys": False}
+    known = home / KEYS / "known_hosts"
+    known.write_text(f"[127.0.0.1]:{port} {(home / KEYS / 'ed25519.pub').read_text()}")
     server = SshServer(
         name=name,
         family=FAMILY_OF_BOTH,
         storage_class=STORAGE_CLASS,
-        options={"host": "127.0.0.1", "params": params},
+        options={"host": "127.0.0.1", "params": params, "known_host_file": str(known)},
         home=home,
         owner=owner.ids,
         seen="" if locked else str(home),
