@@ -279,7 +279,7 @@ def doctor(common: dict[str, Any], /, *, no_write: bool) -> None:
 @click.argument("run", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.option("--format", type=click.Choice(["text", "json", "md"]), default="text")
 @click.pass_obj
-def report(common: dict[str, Any], run: Path, /, **options: Any) -> None:
+def report(common: dict[str, Any], /, *, run: Path, **options: Any) -> None:
     """Show the report of a finished run again."""
     from orchestrator.report import stored
 

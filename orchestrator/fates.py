@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from orchestrator.errors import ConfigurationError
-from orchestrator.storage import supported
+from orchestrator.storage import LISTED, supported
 from orchestrator.template import (
     Direct,
     Fate,
@@ -34,8 +34,7 @@ def options(dotted: str) -> Iterator[str]:
     """Yield a line an option, then a line an object parameter."""
     known = supported()
     if dotted not in known:
-        names = ", ".join(sorted(known))
-        raise ConfigurationError(f"{dotted} is not supported", tip=f"choose one of {names}")
+        raise ConfigurationError(f"{dotted} is not supported", tip=LISTED)
     template = known[dotted]
     yield f"{dotted}: {template.title}"
     yield from _lines(template.options)

@@ -101,7 +101,6 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (name) DO UPDATE SET
   tags = CASE WHEN :same THEN tags WHEN state IN ('planned', 'present')
          THEN trim(coalesce(tags, '') || ' ' || coalesce(hashes, '')) ELSE tags END,
-  written = CASE WHEN state = 'planned' THEN 1 ELSE written END,
   hashes = CASE WHEN :same THEN hashes END,
   evidence = CASE WHEN :same AND state = 'verified' THEN evidence END,
   readback = NULL, change = NULL,

@@ -15,7 +15,7 @@ from orchestrator import check as checking
 from orchestrator import envfile, readback, report, runs, transfer
 from orchestrator import plan as planning
 from orchestrator import rclone as rclone_binary
-from orchestrator.errors import OrchestratorError, Problem
+from orchestrator.errors import ConfigurationError, OrchestratorError, Problem
 from orchestrator.html import page
 from orchestrator.inventory import Rules, usable, walk
 from orchestrator.job import Job, Wishes
@@ -74,12 +74,11 @@ def resolve(env_file: Path | None) -> tuple[Target, Remote]:
 
 def run(request: Request, observer: Observer) -> tuple[Report, Path, OrchestratorError | None]:
     """Carry out one command; return its report, its folder, and what ended it early."""
-    usable(request.source, request.runs)
     binary = rclone_binary.find()
     version = rclone_binary.version(binary)
     if limit := _limit(request.wishes):
         rclone_binary.require_flag(binary, limit)
-    target, remote = resolve(request.env_file)
+    target, remote = _usable(request)
     with runs.locked(request.runs):
         folder = runs.create(request.runs)
         job = _job(request, target, remote, folder, observer)
@@ -88,6 +87,22 @@ def run(request: Request, observer: Observer) -> tuple[Report, Path, Orchestrato
         finally:
             job.ledger.close()
             shutil.rmtree(folder / "work", ignore_errors=True)
+
+
+def _usable(request: Request) -> tuple[Target, Remote]:
+    """Resolve `.env` and look at the folders; raise ConfigurationError with all that is wrong."""
+    places: tuple[Problem, ...] = ()
+    try:
+        usable(request.source, request.runs)
+    except ConfigurationError as error:
+        places = error.problems
+    try:
+        found = resolve(request.env_file)
+    except ConfigurationError as error:
+        raise ConfigurationError(*error.problems, *places) from error
+    if places:
+        raise ConfigurationError(*places)
+    return found
 
 
 def _limit(wishes: Wishes) -> str:

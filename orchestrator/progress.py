@@ -14,11 +14,13 @@ from rich.progress import (
     BarColumn,
     DownloadColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TaskID,
     TextColumn,
     TimeRemainingColumn,
-    TransferSpeedColumn,
 )
+from rich.text import Text
 
 EVERY = 5.0  # seconds between two plain lines
 JSON_EVERY = 0.5  # seconds between two events of progress
@@ -108,6 +110,14 @@ class Plain(_Counted):
         print(printable(text), file=self.out, flush=True)
 
 
+class _Speed(ProgressColumn):
+    """In the units of the sizes beside it, which rich's own column is not."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text(f"{human(speed)}/s" if speed else "", style="progress.data.speed")
+
+
 @dataclass(kw_only=True)
 class Bar(_Counted):
     """A live bar with files, bytes, speed and time left."""
@@ -122,7 +132,7 @@ class Bar(_Counted):
             BarColumn(),
             TextColumn("{task.fields[files]} of {task.fields[of]} files"),
             DownloadColumn(binary_units=True),
-            TransferSpeedColumn(),
+            _Speed(),
             TimeRemainingColumn(compact=True, elapsed_when_finished=True),
             console=self.console,
         )

@@ -80,7 +80,7 @@ class Rclone(RClone):
         """Upload the named files; `handle` sees each event and may end rclone by saying True."""
         headers = [f"--header-upload={header}" for header in upload.headers]
         with self._list(names) as listed:
-            flags = ["--no-check-dest", "--retries=1", "--stats=1s", "--stats-log-level=NOTICE"]
+            flags = ["--no-check-dest", "--retries=1"]
             return self._run("copy", [*listed, *flags, *self.extra, *headers], upload, handle)
 
     def check_names(
@@ -95,17 +95,17 @@ class Rclone(RClone):
                 missed = int(found[1])
             return False
 
-        combined = self.work / "combined"
+        combined = _private(self.work / "combined")
         with self._list(names) as listed:
             flags = [*listed, "--one-way", f"--combined={combined}"]
             self._run("check", [*flags, *(["--download"] if download else [])], upload, handle)
-        text = combined.read_bytes().decode("utf-8", "surrogateescape") if combined.exists() else ""
-        combined.unlink(missing_ok=True)
+        text = combined.read_bytes().decode("utf-8", "surrogateescape")
+        combined.unlink()
         return {line[2:]: line[0] for line in text.split("\n") if line}, missed
 
     @contextmanager
     def _list(self, names: Iterable[str]) -> Iterator[list[str]]:
-        path = self.work / "files-from"
+        path = _private(self.work / "files-from")
         path.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
         yield [str(self.source), self.remote.root, f"--files-from-raw={path}"]
         path.unlink()
@@ -114,7 +114,7 @@ class Rclone(RClone):
         self, command: str, args: list[str], upload: Upload, handle: Callable[[Event], bool]
     ) -> Outcome:
         self._upload, self._handle = upload, handle
-        logging = ["--use-json-log", "--log-level=INFO"]
+        logging = ["--use-json-log", "--log-level=INFO", "--stats=1s", "--stats-log-level=NOTICE"]
         found: Outcome = self.run_cmd(command, [*args, *FAITHFUL, *logging])["outcome"]
         self.commands.append(found.command)
         return found
@@ -153,7 +153,7 @@ class Rclone(RClone):
         )
         assert child.stderr is not None  # noqa: S101  # PIPE was asked for
         try:
-            with (self.work.parent / "rclone.log.jsonl").open("a", encoding="utf-8") as log:
+            with _private(self.work.parent / "rclone.log.jsonl").open("a", encoding="utf-8") as log:
                 for line in child.stderr:
                     text = line.decode("utf-8", "replace")
                     log.write(self.redact(text))
@@ -164,9 +164,19 @@ class Rclone(RClone):
             _end(child)
 
 
+def _private(path: Path) -> Path:
+    """Make sure that the file is there and that only its owner may read it."""
+    path.touch(mode=0o600)
+    return path
+
+
 def _obscure(binary: Path, password: str) -> str:
     run = subprocess.run(
-        [binary, "obscure", "-"], input=password.encode(), capture_output=True, check=True
+        [binary, "obscure", "-", "--config="],
+        input=password.encode(),
+        env={},  # nothing of the site's is rclone's business
+        capture_output=True,
+        check=True,
     )
     return run.stdout.decode().strip()
 

@@ -6,6 +6,7 @@ import difflib
 import json
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -29,6 +30,7 @@ from orchestrator.template import (
 )
 
 VARIABLE = "MEDIA_STORAGE"
+LISTED = "`media-orchestrator storages` lists the classes that are supported"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,16 +150,14 @@ class Target:
             return self._said(key).get(asked.unpacks) == "gzip"
         return bool(asked.compress and self.storage.gzip)
 
-    def body(self, path: Path, *, packed: bool) -> BinaryIO:
+    @contextmanager
+    def body(self, path: Path, *, packed: bool) -> Iterator[BinaryIO]:
         """Open the bytes that the store is to hold for a local file."""
         from django.core.files.base import File
 
-        file = path.open("rb")
-        if not packed or not self.template.asked.compress:
-            return file
-        with file:
-            pack = getattr(self.storage, self.template.asked.compress.ask)
-            return cast("BinaryIO", pack(File(file)))
+        compress = self.template.asked.compress
+        with path.open("rb") as file:
+            yield getattr(self.storage, compress.ask)(File(file)) if packed and compress else file
 
     def save(self, name: str, path: Path) -> None:
         """Store one file through the class; unlike save(), never under another name."""
@@ -325,12 +325,8 @@ def _not_imported(dotted: str, error: Exception) -> Problem:
     close = difflib.get_close_matches(dotted, known, n=1, cutoff=0.5)
     return Problem(
         what=f"{VARIABLE}={dotted}: there is no such class ({error})",
-        tip=f"did you mean {close[0]}?" if close else _list(known),
+        tip=f"did you mean {close[0]}?" if close else LISTED,
     )
-
-
-def _list(known: Mapping[str, Template]) -> str:
-    return f"the supported classes are {', '.join(sorted(known))}"
 
 
 def _template(cls: Any, dotted: str) -> Template:
@@ -339,11 +335,11 @@ def _template(cls: Any, dotted: str) -> Template:
         for template in load_all():
             if path in template.refused_classes:
                 what = f"{VARIABLE}={dotted}: {template.refused_classes[path]}"
-                raise ConfigurationError(what, tip=_list(supported()))
+                raise ConfigurationError(what, tip=LISTED)
             if path in template.classes:
                 return template
     what = f"{VARIABLE}={dotted}: this class and its bases are not supported"
-    raise ConfigurationError(what, tip=_list(supported()))
+    raise ConfigurationError(what, tip=LISTED)
 
 
 def _unknown(template: Template, options: Mapping[str, Any]) -> Iterator[Problem]:
@@ -367,7 +363,7 @@ def _refuse_before(template: Template, values: Mapping[str, Any]) -> None:
     known = (rule for rule in template.rules if rule.when.keys() <= values.keys())
     rule = next((rule for rule in known if rule.matches(values)), None)
     if rule and rule.refuse:
-        raise ConfigurationError(f"{rule.name}: {rule.refuse}", tip=_list(supported()))
+        raise ConfigurationError(f"{rule.name}: {rule.refuse}", tip=LISTED)
 
 
 def _given(template: Template, options: Mapping[str, Any]) -> Iterator[Problem]:

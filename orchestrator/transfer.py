@@ -103,6 +103,7 @@ def _prepare(job: Job) -> None:
 
 def _copy_batch(job: Job, upload: Upload, where: str, sent: tuple[int, int]) -> None:
     planned = f"state = 'planned' AND {where}"
+    _claim(job, planned)
     for attempt in range(job.wishes.attempts):
         batch = _Batch(job=job, before=sent)
         names = (row.name for row in job.ledger.rows(planned))
@@ -117,6 +118,11 @@ def _copy_batch(job: Job, upload: Upload, where: str, sent: tuple[int, int]) -> 
         if attempt + 1 < job.wishes.attempts:
             _pause(job, attempt, batch.last)
     _give_up(job, planned, batch)
+
+
+def _claim(job: Job, where: str) -> None:
+    """Note whose objects these will be before they are sent: a kill may leave no time after."""
+    job.ledger.execute(f"UPDATE entry SET written = 1 WHERE {where}")  # noqa: S608  # ours
 
 
 def _pause(job: Job, attempt: int, why: str) -> None:
@@ -135,7 +141,9 @@ def _give_up(job: Job, planned: str, batch: _Batch) -> None:
 
 
 def _save_direct(job: Job, sent: tuple[int, int]) -> None:
-    rows = job.ledger.rows("state = 'planned' AND direct IS NOT NULL")
+    planned = "state = 'planned' AND direct IS NOT NULL"
+    _claim(job, planned)
+    rows = job.ledger.rows(planned)
     for row, wrong in job.map(lambda row: (row, _save(job, row)), rows):
         state = State.FAILED if wrong else State.PRESENT
         job.ledger.update("state reason written", [(state, wrong, not wrong, row.name)])

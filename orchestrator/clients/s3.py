@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from copy import copy
 from pathlib import Path
 from typing import Any
+
+from botocore.config import Config
 
 from orchestrator import clients
 from orchestrator.clients import Stored
@@ -25,6 +28,8 @@ READING = {
     "SSECustomerKey",
     "SSECustomerKeyMD5",
 }
+# boto3's own patience is 5 minutes for an address that swallows what is sent to it.
+QUICK = {"connect_timeout": 10, "read_timeout": 20, "retries": {"total_max_attempts": 2}}
 OURS = {"mtime", "md5chksum"}
 
 
@@ -41,7 +46,9 @@ class Client(clients.Client):
 
     def probe(self, prefix: str, source: Path) -> None:  # noqa: ARG002
         """Ask for a listing: Cloudflare R2 and narrow policies refuse head_bucket."""
-        self._s3.list_objects_v2(**self._ask(), Prefix=prefix, MaxKeys=1)
+        quick = copy(self._storage)  # with a connection of its own
+        quick.client_config = self._storage.client_config.merge(Config(**QUICK))
+        quick.connection.meta.client.list_objects_v2(**self._ask(), Prefix=prefix, MaxKeys=1)
 
     def objects(self, prefix: str) -> Iterator[Stored]:
         pages = self._s3.get_paginator("list_objects_v2").paginate(**self._ask(), Prefix=prefix)

@@ -16,7 +16,6 @@ from typing import Any
 
 import pytest
 
-from tests.django_side import configure
 from tests.servers.base import Options, Server, Stored
 from tests.servers.proxy import Proxy
 from tests.site import Site
@@ -38,7 +37,7 @@ def stored(server: Server, options: Options) -> dict[str, Stored]:
 def tree(folder: Path) -> dict[str, tuple[object, ...]]:
     """Return the bytes, mode and time of each file and folder; reading leaves them as they are."""
     found: dict[str, tuple[object, ...]] = {}
-    for path in sorted(folder.rglob("*")):
+    for path in sorted((folder, *folder.rglob("*"))):
         status = path.lstat()
         digest = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
         found[str(path)] = (digest, status.st_mode, status.st_mtime_ns, status.st_ino)
@@ -49,10 +48,12 @@ def save_by_django(
     server: Server, options: Options, name: str, data: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Store a file as the site itself would."""
+    from django.conf import settings
     from django.core.files.base import ContentFile
     from django.utils.module_loading import import_string
 
-    configure(server.environ)
+    if not settings.configured:
+        settings.configure(USE_TZ=True)
     with monkeypatch.context() as patch:
         for variable, value in server.environ.items():
             patch.setenv(variable, value)
@@ -75,9 +76,11 @@ class Held:
 
     def __init__(self, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
         self._until = 0.0
+        self.waiting = 0
         proceed = proxy.take_fault
 
         def wait(request: str) -> Any:
+            self.waiting += self._until > 0
             while time.monotonic() < self._until:
                 time.sleep(0.02)
             return proceed(request)

@@ -64,7 +64,7 @@ class AzuriteServer(Server):
         return Stored(
             data=answer.readall(),
             metadata={name.lower(): value for name, value in found.metadata.items()},
-            etag=found.etag.strip('"'),
+            etag=bytes(found.content_settings.content_md5 or b"").hex(),
             storage_class=found.blob_tier or "",
             **texts,
         )

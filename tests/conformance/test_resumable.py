@@ -1,0 +1,113 @@
+"""Promise 5: killed at any point, the same command goes on and ends in the same state."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.conformance.observe import Held, rclones, running, stored, wait_for
+from tests.servers.base import Options, Server
+from tests.site import Site
+
+MANY = 400
+SLOWLY = "--bwlimit=1M"  # 400 files of 4 KiB take about two seconds
+STAGES = ("asking", "listing", "comparing", "copying", "checking", "reading back")
+SECONDS_TO_DIE = 3.0
+
+
+def many(server: Server, options: Options, folder: Path) -> Site:
+    site = Site.on(server, options, folder)
+    for number in range(MANY):
+        site.add(f"{number % 20}/{number}.jpg", b"%d " % number * 1000)
+    return site
+
+
+def test_a_run_killed_in_each_stage_ends_as_an_undisturbed_one(
+    server: Server, bucket: Options, tmp_path: Path
+) -> None:
+    site = many(server, bucket, tmp_path)
+    for stage in STAGES[:-2]:
+        with running(site, "migrate", SLOWLY) as run:
+            run.await_stage(stage)
+            run.kill()
+    with running(site, "migrate", SLOWLY) as run:
+        run.await_stage("copying")
+        assert wait_for(lambda: len(server.keys(bucket)) > MANY / 4)
+        run.kill()
+    assert len(server.keys(bucket)) < MANY
+    for stage in STAGES[-2:]:
+        with running(site, "migrate") as run:
+            run.await_stage(stage)
+            run.kill()
+    assert wait_for(lambda: not rclones(site), SECONDS_TO_DIE)
+
+    done = site.migrate()
+    assert (done.code, done.states(), done.report["unaccounted"]) == (0, {"verified": MANY}, 0)
+    held = stored(server, bucket)
+    assert len(held) == MANY
+    assert {item.data for item in held.values()} == {b"%d " % n * 1000 for n in range(MANY)}
+    site.add("0/0.jpg", b"edited")
+    edited = site.migrate()
+    assert (edited.code, edited.states()) == (0, {"verified": MANY}), edited.reasons()
+    assert {k: v["files"] for k, v in edited.report["changes"].items()} == {
+        "same": MANY - 1,
+        "changed": 1,
+    }
+
+
+@pytest.mark.on("s3")
+@pytest.mark.parametrize("stage", ["copying", "checking"])
+def test_no_rclone_outlives_a_run_that_was_killed(
+    server: Server, bucket: Options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    """It waits for a store that does not answer, and must end all the same."""
+    with server.proxied(bucket) as (options, proxy):
+        site = Site.on(server, options, tmp_path)
+        site.add("photo.jpg")
+        held = Held(proxy, monkeypatch)
+        with running(site, "migrate") as run:
+            run.await_stage(stage)
+            held.hold()
+            assert wait_for(lambda: held.waiting)
+            assert rclones(site)
+            run.kill()
+            died = wait_for(lambda: not rclones(site), SECONDS_TO_DIE)
+            held.release()
+        assert died
+        assert wait_for(lambda: not rclones(site))
+
+
+def test_an_interrupted_run_says_how_to_go_on_and_keeps_what_it_knows(
+    server: Server, bucket: Options, tmp_path: Path
+) -> None:
+    site = many(server, bucket, tmp_path)
+    for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+        with running(site, "migrate", SLOWLY) as run:
+            run.await_stage("copying")
+            assert wait_for(lambda: rclones(site))
+            run.signal(number)
+            assert run.end() == code
+            assert not rclones(site)
+            assert "the same command goes on where it was" in run.error()
+        newest = max(site.runs.glob("2*"))
+        assert {"ledger.sqlite", "report.json", "report.md"} <= {p.name for p in newest.iterdir()}
+        assert not (newest / "work").exists()
+    done = site.migrate()
+    assert (done.code, done.states()) == (0, {"verified": MANY}), done.err
+
+
+def test_one_run_at_a_time_and_a_dead_one_holds_nobody_up(
+    server: Server, bucket: Options, tmp_path: Path
+) -> None:
+    site = many(server, bucket, tmp_path)
+    with running(site, "migrate", SLOWLY) as run:
+        run.await_stage("copying")
+        second = site.migrate()
+        assert second.code == 2
+        assert "another run is at work" in second.err
+        assert "TIP" in second.err
+        run.kill()
+    assert (site.runs / ".lock").exists()
+    assert site.plan().code == 0
