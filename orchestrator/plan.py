@@ -128,6 +128,8 @@ def _key(target: Target, name: str) -> str:
         raise _RefusedNameError(f"Django cannot address it: {error}") from error
     if not key.removeprefix(target.prefix) or key.endswith("/"):
         raise _RefusedNameError("Django cannot address it: its key would be that of a folder")
+    if "\\" in key.removeprefix(target.prefix):
+        raise _RefusedNameError("Django would save it with / in the place of the backslash")
     if (length := len(key.encode())) > names.max_bytes:
         raise _RefusedNameError(
             f"its key is {length} bytes long, and the store takes {names.max_bytes}"
@@ -186,9 +188,9 @@ def _decide(job: Job, row: Row, stored: Stored | None) -> tuple[Any, ...]:
 def _compared(row: Row, stored: Stored, hashes: str | None, *, ours: bool) -> tuple[Any, ...]:
     if hashes and stored.hash in hashes.split():
         return State.PRESENT, Change.SAME, "", hashes, None, row.tags
-    if ours:
+    if ours and stored.hash:
         return State.PLANNED, Change.CHANGED, "", hashes, None, row.tags
-    return State.CANDIDATE, None, "", hashes, None, row.tags
+    return State.CANDIDATE, Change.CHANGED if ours else None, "", hashes, None, row.tags
 
 
 def _differs(job: Job, row: Row, *, ours: bool) -> tuple[Any, ...]:
@@ -209,5 +211,5 @@ def _by_bytes(job: Job, rows: list[Row], uploads: Mapping[int, Upload]) -> Itera
         if not wrong:
             yield State.PRESENT, Change.SAME, "", "bytes", row.name
         else:
-            state, change, reason, *_ = _differs(job, row, ours=False)
+            state, change, reason, *_ = _differs(job, row, ours=row.change is Change.CHANGED)
             yield state, change, reason, None, row.name

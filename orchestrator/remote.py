@@ -67,7 +67,8 @@ def translate(target: Target) -> Remote:
         raise ConfigurationError(*problems)
     rule = target.rule
     if rule.refuse:
-        raise ConfigurationError(rule.refuse, tip=rule.name)
+        tip = f"see `media-orchestrator storages {target.dotted}`"
+        raise ConfigurationError(f"{rule.name}: {rule.refuse}", tip=tip)
     fates = list(_walk(_all(target), options))
     config = {
         "type": target.template.rclone_type,

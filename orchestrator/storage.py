@@ -166,7 +166,7 @@ class Target:
         for attribute, value in self.template.asked.saving.items():
             setattr(self.storage, attribute, value)
         with path.open("rb") as file:
-            saved = self.storage._save(name, File(file, name=name))
+            saved = self.storage._save(name.replace("\\", "/"), File(file, name=name))
         if self.key(saved) != self.key(name):
             self.storage.delete(saved)
             raise FileExistsError(f"the class will not replace {name}; delete it in the store")
@@ -322,7 +322,7 @@ def _not_imported(dotted: str, error: Exception) -> Problem:
             what=f"{VARIABLE}={dotted}: its Python package is not installed ({error})",
             tip=f"pip install 'media-orchestrator[{extra}]'",
         )
-    close = difflib.get_close_matches(dotted, known, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(dotted, known, n=1, cutoff=0.8)
     return Problem(
         what=f"{VARIABLE}={dotted}: there is no such class ({error})",
         tip=f"did you mean {close[0]}?" if close else LISTED,
@@ -360,7 +360,8 @@ def _unread(template: Template, found: Mapping[str, Any]) -> Iterator[Problem]:
 
 def _refuse_before(template: Template, values: Mapping[str, Any]) -> None:
     """Refuse what needs no storage object to be seen: making one can wait for a person forever."""
-    known = (rule for rule in template.rules if rule.when.keys() <= values.keys())
+    seen = [rule for rule in template.rules if rule.when.keys() <= values.keys()]
+    known = (rule for rule in seen if rule.when or len(seen) == len(template.rules))
     rule = next((rule for rule in known if rule.matches(values)), None)
     if rule and rule.refuse:
         raise ConfigurationError(f"{rule.name}: {rule.refuse}", tip=LISTED)

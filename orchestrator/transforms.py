@@ -123,16 +123,25 @@ def url_host(value: Any) -> str | None:
 
 
 def dropbox_token(storage: Any) -> str:
-    """Return rclone's token for a DropboxStorage; an access token counts only if no other is made.
+    """Return rclone's token for a DropboxStorage; with a refresh token, as one that has expired.
 
-    rclone renews only a token that has an expiry and an access token, so it gets an expired dummy:
-    like Dropbox's SDK, it then asks for a new one before its first call.
+    rclone renews only what has an access token and an expiry; given both, it does as Dropbox's SDK
+    does: it leaves the access token of `.env` alone and asks for a new one before its first call.
     """
     refresh = storage.oauth2_refresh_token
-    if not (refresh and storage.app_key):
+    if not refresh:
         return json.dumps({"access_token": storage.oauth2_access_token, "token_type": "bearer"})
     expired = {"access_token": "expired", "expiry": "2000-01-01T00:00:00Z"}
     return json.dumps({**expired, "token_type": "bearer", "refresh_token": refresh})
+
+
+def dropbox_root_fault(value: Any) -> str | None:
+    """Say why a root_path is not one place; the class completes it with the working directory."""
+    if not re.match("/(?!/)", value):
+        return "else where the class stores depends on the folder in which the site was started"
+    if re.search(r"[\x00-\x1f\x7f\u201b\u2400-\u2421\uff0e\uff0f\uff3c]| (/|$)", value):
+        return "rclone or Dropbox does not keep one of its characters in the name of a folder"
+    return None
 
 
 TRANSFORMS: Final[dict[str, Transform]] = {
@@ -149,6 +158,7 @@ TRANSFORMS: Final[dict[str, Transform]] = {
         timestamp,
         requester,
         casefold_nfc,
+        dropbox_root_fault,
         dropbox_token,
         file_mode_fault,
         folder_mode_fault,

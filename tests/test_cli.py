@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import stat
@@ -280,7 +279,7 @@ def site(server: Server, bucket: Options, tmp_path: Path) -> Site:
 
 @pytest.mark.on("rclone_s3")
 def test_a_terminal_shows_a_live_bar_and_a_log_plain_lines(site: Site) -> None:
-    seen = on_terminal(site.folder, "migrate", "--bwlimit", "6M", **site.variables)
+    seen = on_terminal(site.folder, "migrate", "--bwlimit", "2500k", **site.variables)
     assert seen.code == 0, seen.out
     assert re.search("\x1b\\[3[0-9]", seen.out), "no colour"
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.out)

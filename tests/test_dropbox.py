@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -105,15 +105,7 @@ def access_and_app(server: DropboxServer, options: Options) -> dict[str, Any]:
     return {**access_only(server, options), "app_key": options["app_key"]}
 
 
-def refresh_without_app(server: DropboxServer, options: Options) -> dict[str, Any]:
-    """Dropbox's SDK renews nothing without an app key: the access token is used."""
-    refresh = options["oauth2_refresh_token"]
-    return {**access_only(server, options), "oauth2_refresh_token": refresh}
-
-
-@pytest.mark.parametrize(
-    "credentials", [refreshing, both, access_only, access_and_app, refresh_without_app]
-)
+@pytest.mark.parametrize("credentials", [refreshing, both, access_only, access_and_app])
 def test_each_kind_of_credentials_works_and_stays_out_of_every_file(
     server: DropboxServer,
     bucket: Options,
@@ -134,12 +126,15 @@ def test_each_kind_of_credentials_works_and_stays_out_of_every_file(
 
 
 @pytest.mark.parametrize(
-    ("wrong", "option", "words"),
+    ("wrong", "said"),
     [
-        ({"oauth2_refresh_token": "revoked-token"}, "oauth2_refresh_token", "authorize|token"),
-        ({"app_secret": "wrong-secret"}, "oauth2_refresh_token", "app_secret"),
-        ({"oauth2_refresh_token": "", "app_key": ""}, "oauth2_access_token", "4 hours"),
-        ({"oauth2_access_token": "nonsense", "app_key": ""}, "oauth2_refresh_token", "copy"),
+        ({"oauth2_refresh_token": "revoked-token"}, "oauth2_refresh_token: .*TIP copy the token"),
+        ({"app_secret": "wrong-secret"}, "oauth2_refresh_token: .*app_secret"),
+        ({"oauth2_refresh_token": "", "app_key": ""}, "oauth2_access_token: .*4 hours"),
+        (
+            {"oauth2_access_token": "nonsense", "oauth2_refresh_token": ""},
+            "oauth2_.*copy the token",
+        ),
     ],
 )
 def test_credentials_that_are_no_good_are_named_before_anything_happens(
@@ -147,15 +142,13 @@ def test_credentials_that_are_no_good_are_named_before_anything_happens(
     bucket: Options,
     make: Make,
     wrong: Mapping[str, Any],
-    option: str,
-    words: str,
+    said: str,
 ) -> None:
     site = make(**{**both(server, bucket), **wrong})
     site.add("a.jpg")
     done = site.migrate()
     assert done.code == 5
-    assert problem(done).startswith(f"{option}: ")
-    assert any(word in problem(done) for word in words.split("|"))
+    assert re.match(said, problem(done))
     assert server.keys(bucket) == []
 
 
@@ -176,8 +169,7 @@ def test_an_app_that_may_not_write_is_told_which_permissions_it_needs(
         ("/", ""),
         ("/Site/Media/", "Site/Media/"),
         ("/a/../b", "b/"),
-        ("/größe 1/'ü\"", "größe 1/'ü\"/"),
-        ("/a\\b", "a/b/"),
+        ("/größe 1/#%ü", "größe 1/#%ü/"),
     ],
 )
 def test_a_root_path_is_where_the_class_has_it(
@@ -189,7 +181,7 @@ def test_a_root_path_is_where_the_class_has_it(
     assert (done.code, server.keys(bucket)) == (0, [f"{folder}x/y.jpg"]), done.out
 
 
-@pytest.mark.parametrize("root", ["media", "", ".", "//media", "/media ", "/a /b", "/sym␤bol"])
+@pytest.mark.parametrize("root", ["media", "", ".", "//media", "/media ", "/a /b", "/sym␊bol"])
 def test_a_root_path_that_means_another_place_is_refused(
     server: DropboxServer, bucket: Options, make: Make, root: str
 ) -> None:
@@ -302,7 +294,7 @@ def test_a_file_where_a_folder_is_needed_is_refused(
 
 
 FORBIDDEN = ["desktop.ini", "a/Thumbs.db", ".DS_Store", "Icon\r", ".dropbox", "a/.dropbox.attr"]
-FORBIDDEN += ["del\x7f.jpg", "space ", "folder /x.jpg", "a\\\\b.jpg"]
+FORBIDDEN += ["del\x7f.jpg", "space ", "folder /x.jpg", "a\\\\b.jpg", ".\\x.jpg"]
 
 
 def test_names_that_dropbox_does_not_take_are_refused(
@@ -325,22 +317,22 @@ def test_names_that_dropbox_does_not_take_are_refused(
 def test_what_is_refused_the_class_could_not_save(storage: Callable[..., Any], name: str) -> None:
     from dropbox.exceptions import ApiError
 
-    with pytest.raises(ApiError, match="disallowed_name|malformed_path"):
+    with pytest.raises(ApiError, match=r"disallowed_name|malformed_path"):
         storage()._save(name, ContentFile(b"x", name=name))
 
 
-ODD = ["back\\slash.jpg", "tab\t.jpg", "line\nend.jpg", "return\r.jpg", "fullwidth＼.jpg", "␠"]
+ODD = ["back\\slash.jpg", "tab\t.jpg", "line\nend.jpg", "return\r.jpg", "fullwidth\uff3c.jpg", "␠"]
 ODD += [
-    "‛＼.jpg",
+    "\u201b\uff3c.jpg",
     "␊.jpg",
     "␡.jpg",
     "a␠",
     ".dropboxXattr",
-    "‛.jpg",
+    "\u201b.jpg",
     "dot.",
     " lead.jpg",
-    "．",
-    "／",
+    "\uff0e",
+    "\uff0f",
 ]
 ODD += ["e\u0301.jpg", "\u0130.jpg", '*:"<>|?.jpg', "~$lock.docx", "#%&+.jpg", "\U0001f389.jpg"]
 
@@ -399,13 +391,10 @@ def test_a_token_that_ends_within_a_run_is_renewed(
         site.add(f"{number}.jpg", b"%d" % number)
     done = site.migrate()
     assert (done.code, done.states()) == (0, {"verified": 40}), done.out
-    assert calls(server, bucket, "rclone")["oauth2/token"] > 10
+    assert calls(server, bucket, "rclone")["/oauth2/token"] > 10
 
 
-LIMITED = {
-    "error_summary": "too_many_requests/..",
-    "error": {"reason": {".tag": "too_many_requests"}},
-}
+LIMITED = {"reason": {".tag": "too_many_requests"}, "retry_after": 1}
 
 
 @pytest.mark.parametrize(
@@ -426,7 +415,7 @@ def test_a_store_that_asks_to_slow_down_is_waited_for(
     for name in ("a.jpg", "b.jpg", "by\tclass.jpg"):
         site.add(name)
     headers = {"Content-Type": "application/json", "Retry-After": "1"}
-    body = json.dumps({**LIMITED, "error": {**LIMITED["error"], "retry_after": 1}}).encode()
+    body = json.dumps({"error_summary": "too_many_requests/..", "error": LIMITED}).encode()
     with server.proxied(bucket) as (_, watch):
         watch.answer(status, body, times=2, matching=f"^POST /2/{route}", headers=headers)
         done = site.migrate()
@@ -459,7 +448,7 @@ def test_bytes_that_rot_in_the_store_are_found(
     server.put(bucket, "a.jpg", b"hellO")
     server.delete(bucket, "by\tclass.jpg")
     done = site.run("check")
-    assert (done.code, done.states()) == (6, {"failed": 2, "verified": 1})
+    assert (done.code, done.states()) == (7, {"failed": 2, "verified": 1})
 
 
 def test_the_class_has_the_defects_that_its_page_names(
@@ -482,7 +471,9 @@ def test_the_class_has_the_defects_that_its_page_names(
     assert len(site.listdir("a")[1]) == 2
     assert "/tmp/" in site.url("a/1.jpg")
     assert site.url("none.jpg") is None
-    for fails in (site.open("none.jpg").read, lambda: site.delete("none.jpg")):
-        with pytest.raises(ApiError):
-            fails()
-    assert hashlib.sha256(site.open("a/3.jpg").read()).digest() == hashlib.sha256(b"hello").digest()
+    unread = site.open("none.jpg")
+    with pytest.raises(ApiError):
+        unread.read()
+    unread.file = None  # the class has left an empty temporary file open
+    with pytest.warns(DeprecationWarning, match="deprecated"), pytest.raises(ApiError):
+        site.delete("none.jpg")

@@ -20,7 +20,8 @@ from orchestrator.digest import Hash
 
 CONSENT = "RCLONE_FTP_NO_CHECK_CERTIFICATE"  # rclone reads it itself
 LINE = re.compile(  # of `ls -l`: mode, links, owner, group, size, date, name
-    r"(?P<type>[-dlbcps])\S{9}\S* +\d+ +\S+ +\S+ +(?P<size>\d+) (?P<time>\w{3} +\d+ +[\d:]+) (?P<name>.*)"
+    r"(?P<type>[-dlbcps])\S{9}\S* +\d+ +\S+ +\S+ +(?P<size>\d+) "
+    r"(?P<time>\w{3} +\d+ +[\d:]+) (?P<name>.*)"
 )
 
 
@@ -33,7 +34,7 @@ class Client(clients.Client):
         self._storage = storage
 
     def _connected(self) -> Any:
-        """Return the class's connection; its own error hides what happened and shows the password."""
+        """Return the class's connection; its own error shows the password instead of the cause."""
         try:
             self._storage._start_connection()
         except FTPStorageException as error:
@@ -44,7 +45,7 @@ class Client(clients.Client):
         """Look at the certificate before the password is sent, which the class does not."""
         config = self._storage._config
         if config["secure"] and os.environ.get(CONSENT, "").lower() != "true":
-            with closing(ftplib.FTP_TLS(context=ssl.create_default_context())) as server:
+            with closing(_checking_tls()) as server:
                 server.connect(config["host"], config["port"])
                 server.auth()
         self._connected()
@@ -89,6 +90,10 @@ class Client(clients.Client):
 
     def hasher(self) -> Hash:
         return Hash("md5")
+
+
+def _checking_tls() -> ftplib.FTP_TLS:
+    return ftplib.FTP_TLS(context=ssl.create_default_context())  # noqa: S321  # the site's choice
 
 
 def _features(server: Any) -> str:

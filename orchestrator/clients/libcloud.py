@@ -54,8 +54,9 @@ class Client(clients.Client):
     def objects(self, prefix: str) -> Iterator[Stored]:
         container = self._driver.get_container(self._storage.bucket)
         for found in self._driver.iterate_container_objects(container, prefix=prefix or None):
-            tag = found.extra.get("etag") or found.hash  # of LOCAL it is a hash of the time only
-            digest = found.extra.get("md5_hash") or found.hash
+            tag = found.extra.get("etag") or found.hash
+            # Azure gives an MD5 beside its ETag; the hash of LOCAL is one of the time only.
+            digest = None if self._folder else found.extra.get("md5_hash", found.hash)
             yield Stored(key=found.name, size=found.size, hash=digest, tag=f"{tag}-{found.size}")
 
     def parameters(self, key: str) -> Mapping[str, Any]:

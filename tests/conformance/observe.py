@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from tests.django_side import configure
 from tests.servers.base import Options, Server, Stored
 from tests.servers.proxy import Proxy
 from tests.site import Site
@@ -48,12 +49,10 @@ def save_by_django(
     server: Server, options: Options, name: str, data: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Store a file as the site itself would."""
-    from django.conf import settings
     from django.core.files.base import ContentFile
     from django.utils.module_loading import import_string
 
-    if not settings.configured:
-        settings.configure(USE_TZ=True)
+    configure(server.environ)
     with monkeypatch.context() as patch:
         for variable, value in server.environ.items():
             patch.setenv(variable, value)

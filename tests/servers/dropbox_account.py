@@ -18,6 +18,7 @@ BLOCK: Final = 4 << 20
 DISALLOWED: Final = re.compile(
     r"/(desktop\.ini|thumbs\.db|\.ds_store|icon\r|\.dropbox(\.attr)?)$|\x7f| (/|$)", re.IGNORECASE
 )
+_MALFORMED: Final = re.compile(r"//|\\|/\.\.?(/|$)")
 
 
 class ApiError(Exception):
@@ -167,7 +168,7 @@ class Account:
 
 def _slot(path: str) -> str:
     path = f"/{path[2:]}" if path.startswith("//") else path  # so rclone asks below the root
-    if not path.startswith("/") or path.endswith("/") or "//" in path or "\\" in path:
+    if not path.startswith("/") or path.endswith("/") or _MALFORMED.search(path):
         raise ApiError("path", "malformed_path")
     return fold(path)
 

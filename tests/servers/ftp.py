@@ -9,7 +9,6 @@ from pathlib import Path
 from tests.servers.base import Options
 from tests.servers.disk import DiskServer
 
-FAMILY_OF_ALL = "ftp"
 STORAGE_CLASS = "storages.backends.ftp.FTPStorage"
 
 

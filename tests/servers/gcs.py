@@ -183,9 +183,11 @@ def _incomplete(theirs: Any, response: Any, *args: Any, **kwargs: Any) -> None:
         response["X-HTTP-Status-Code-Override"] = "308"
 
 
-def _resource(theirs: Any, base: str, bucket: str, name: str, *args: Any) -> dict[str, Any]:
+def _resource(
+    theirs: Any, base: str, bucket: str, name: str, *args: Any, **metadata: Any
+) -> dict[str, Any]:
     """Quote the name in the link to its bytes, and link with TLS where the host has it."""
-    made: dict[str, Any] = theirs(base, bucket, name, *args)
+    made: dict[str, Any] = theirs(base, bucket, name, *args, **metadata)
     base = base if "127.0.0.1" in base else base.replace("http:", "https:")
     path = f"/download/storage/v1/b/{bucket}/o/{quote(name, safe='')}"
     made["mediaLink"] = f"{base}{path}?generation={made['generation']}&alt=media"

@@ -10,8 +10,8 @@ from pathlib import Path
 from tests.servers.base import MissingServerError
 from tests.servers.connect_proxy import connecting
 from tests.servers.libcloud_settings import HINT, ProxiedServer
-from tests.servers.moto import serving
-from tests.servers.s3 import BotoServer, client, storage_options
+from tests.servers.moto import MotoServer, serving
+from tests.servers.s3 import client, storage_options
 
 FAMILY = "libcloud"
 HOST = "s3-eu-west-1.amazonaws.com"
@@ -19,7 +19,7 @@ LOGIN = {"user": "AKIALIBCLOUD00000000", "key": "libcloud-secret-key-of-the-test
 """moto cannot check Libcloud's signatures, so it takes any."""
 
 
-class S3Server(ProxiedServer[BotoServer]):
+class S3Server(ProxiedServer[MotoServer]):
     def login(self) -> Mapping[str, str]:
         return LOGIN
 
@@ -41,12 +41,13 @@ def start(folder: Path) -> Iterator[S3Server]:
             name="libcloud_s3",
             provider="S3_EU_WEST",
             bucket_option="bucket_name",
-            behind=BotoServer(
+            behind=MotoServer(
                 name="moto",
                 family="s3",
                 storage_class="",
                 options=storage_options(url, *keys, ""),
                 s3=s3,
+                iam=None,
             ),
             environ=environ,
         )

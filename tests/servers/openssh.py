@@ -1,4 +1,4 @@
-"""OpenSSH: a server with a shell user and one whose user is locked into a folder without a shell."""
+"""OpenSSH: one server whose user has a shell, and one whose user is locked into a folder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from tests.servers.accounts import Account, account
 from tests.servers.base import MissingServerError, Options
 from tests.servers.disk import DiskServer, open_folder, require_root
 
-FAMILY_OF_BOTH = "sftp"
 KEYS = ".keys"
 STORAGE_CLASS = "storages.backends.sftpstorage.SFTPStorage"
 HINT = "no OpenSSH server: run `scripts/install-servers` as root"
@@ -69,7 +68,7 @@ class SshServer(DiskServer):
 
 
 def make_key(
-    path: Path, kind: str = "ed25519", passphrase: str = "", form: str = "RFC4716"
+    path: Path, kind: str = "ed25519", *, passphrase: str = "", form: str = "RFC4716"
 ) -> Path:
     """Write a private key, and its public key beside it with .pub."""
     if form == "PEM":
@@ -120,7 +119,7 @@ def _server(
     known.write_text(f"[127.0.0.1]:{port} {(home / KEYS / 'ed25519.pub').read_text()}")
     server = SshServer(
         name=name,
-        family=FAMILY_OF_BOTH,
+        family="sftp",
         storage_class=STORAGE_CLASS,
         options={"host": "127.0.0.1", "params": params, "known_host_file": str(known)},
         home=home,

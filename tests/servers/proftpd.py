@@ -13,9 +13,9 @@ from pathlib import Path
 from tests.servers import certificates, process
 from tests.servers.base import MissingServerError
 from tests.servers.disk import open_folder, require_root
-from tests.servers.ftp import FAMILY_OF_ALL, STORAGE_CLASS, FtpServer, User
+from tests.servers.ftp import STORAGE_CLASS, FtpServer, User
 
-FAMILY = FAMILY_OF_ALL
+FAMILY = "ftp"
 HINT = "no ProFTPD: run `scripts/install-servers` as root"
 OWNER, READER = 54321, 54322
 CONFIG = """
@@ -79,7 +79,7 @@ def started(name: str, folder: Path, *, tls: bool) -> Iterator[FtpServer]:
         with process.running(command, ready=f"tcp://127.0.0.1:{port}", log=folder / "proftpd.log"):
             server = FtpServer(
                 name=name,
-                family=FAMILY_OF_ALL,
+                family=FAMILY,
                 storage_class=STORAGE_CLASS,
                 options={"encoding": "utf-8"},
                 environ=environ,

@@ -5,9 +5,10 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from tests.servers.ftp import FAMILY_OF_ALL as FAMILY
 from tests.servers.ftp import FtpServer
 from tests.servers.proftpd import started
+
+FAMILY = "ftp"
 
 
 def start(folder: Path) -> AbstractContextManager[FtpServer]:

@@ -17,9 +17,9 @@ from pathlib import Path
 
 from tests.servers import process
 from tests.servers.base import MissingServerError
-from tests.servers.ftp import FAMILY_OF_ALL as FAMILY
 from tests.servers.ftp import STORAGE_CLASS, FtpServer, User
 
+FAMILY = "ftp"
 HINT = "pyftpdlib is not installed: run `make venv`, or `pip install pyftpdlib`"
 ROOT = Path(__file__).parent.parent.parent
 PASSWORDS = "FTP_OWNER", "FTP_READER"

@@ -5,8 +5,9 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from tests.servers.openssh import FAMILY_OF_BOTH as FAMILY
 from tests.servers.openssh import SshServer, started
+
+FAMILY = "sftp"
 
 
 def start(folder: Path) -> AbstractContextManager[SshServer]:
