@@ -25,28 +25,33 @@ def check(job: Job, uploads: Mapping[int, Upload]) -> None:
     """
     job.observer.stage("checking", *job.ledger.count(PRESENT))
     observe(job)
-    marks = _rclone_check(job, uploads)
-    _check_hashes(job, marks)
+    _check_hashes(job, *_rclone_check(job, uploads))
     _check_bytes(job, uploads)
     job.ledger.set_fact("extra", job.ledger.extra())
 
 
-def _rclone_check(job: Job, uploads: Mapping[int, Upload]) -> Mapping[str, str]:
-    """Return the mark of each file that rclone does not find equal."""
+def _rclone_check(job: Job, uploads: Mapping[int, Upload]) -> tuple[Mapping[str, str], bool]:
+    """Return the mark of each file that rclone does not find equal, and if its hashes are proof.
+
+    They are where only rclone can ask for the store's hashes, and it missed none.
+    """
     rows = job.ledger.rows(f"{PRESENT} AND direct IS NULL")
     marks, missed = by_rclone(job, rows, uploads, download=False)
     job.ledger.set_fact("rclone_check", {"equal": _equal(marks), "without_hash": missed})
     expected = (row.name for row in job.ledger.rows(f"{PRESENT} AND direct IS NULL"))
-    return {n: marks.get(n, "!") for n in expected if marks.get(n) != EQUAL}
+    unequal = {n: marks.get(n, "!") for n in expected if marks.get(n) != EQUAL}
+    return unequal, job.target.template.rclone_hashes and not missed
 
 
 def _equal(marks: Mapping[str, str]) -> int:
     return sum(mark == EQUAL for mark in marks.values())
 
 
-def _check_hashes(job: Job, marks: Mapping[str, str]) -> None:
+def _check_hashes(job: Job, marks: Mapping[str, str], proof: bool) -> None:
     pairs = job.ledger.pairs("e.state = 'present'")
-    judged = job.map(lambda pair: (pair[0].size, *_judge(job, marks, *pair), pair[0].name), pairs)
+    judged = job.map(
+        lambda pair: (pair[0].size, *_judge(job, marks, proof, *pair), pair[0].name), pairs
+    )
     job.ledger.update("state reason hashes evidence tags", _advancing(job, judged))
 
 
@@ -59,7 +64,9 @@ def _advancing(job: Job, judged: Iterator[tuple[Any, ...]]) -> Iterator[tuple[An
         yield row[1:]
 
 
-def _judge(job: Job, marks: Mapping[str, str], row: Row, stored: Stored | None) -> tuple[Any, ...]:
+def _judge(
+    job: Job, marks: Mapping[str, str], proof: bool, row: Row, stored: Stored | None
+) -> tuple[Any, ...]:
     hashes = job.hashes(row)
     if not job.unchanged(row):
         return State.FAILED, MOVED, None, None, row.tags
@@ -70,7 +77,8 @@ def _judge(job: Job, marks: Mapping[str, str], row: Row, stored: Stored | None) 
         return State.FAILED, reason, hashes, None, row.tags
     if row.name in marks and marks[row.name] != "*":
         return State.FAILED, f"rclone check: {MARKS[marks[row.name]]}", hashes, None, row.tags
-    if hashes and stored.hash in hashes.split() and row.name not in marks:
+    equal = (hashes and stored.hash in hashes.split()) or (proof and not row.direct)
+    if equal and row.name not in marks:
         return State.VERIFIED, "", hashes, "hash", stored.tag
     return State.PRESENT, "", hashes, row.evidence, stored.tag
 

@@ -70,7 +70,7 @@ def by_class(job: Job, row: Row) -> str:
 
 def by_client(job: Job, row: Row) -> str:
     """Read it past the class's own open(), where the client can; else through the class."""
-    return _equal(job, row, lambda job, name: job.own_target().client.read(name) or _opened(job, name))
+    return _equal(job, row, _fetched)
 
 
 def _equal(job: Job, row: Row, read: Callable[[Job, str], Iterator[bytes]]) -> str:
@@ -86,6 +86,10 @@ def _opened(job: Job, name: str) -> Iterator[bytes]:
     with job.own_target().storage.open(name, "rb") as file:
         while data := file.read(BLOCK):
             yield data
+
+
+def _fetched(job: Job, name: str) -> Iterator[bytes]:
+    return job.own_target().client.read(name) or _opened(job, name)
 
 
 def _digest(parts: Iterable[bytes]) -> bytes:

@@ -126,7 +126,7 @@ def _key(target: Target, name: str) -> str:
         key = target.key(name)
     except (SuspiciousOperation, ValueError) as error:
         raise _RefusedNameError(f"Django cannot address it: {error}") from error
-    if not key.removeprefix(target.prefix) or key.endswith("/"):
+    if not key.removeprefix(target.prefix) or key.endswith("/") or name.endswith("\\"):
         raise _RefusedNameError("Django cannot address it: its key would be that of a folder")
     if "\\" in key.removeprefix(target.prefix):
         raise _RefusedNameError("Django would save it with / in the place of the backslash")
@@ -134,7 +134,7 @@ def _key(target: Target, name: str) -> str:
         raise _RefusedNameError(
             f"its key is {length} bytes long, and the store takes {names.max_bytes}"
         )
-    if any(p.search(key) for p in (names.forbidden, target.rule.forbidden) if p):
+    if names.forbidden and names.forbidden.search(key):
         raise _RefusedNameError("the store does not allow this name")
     if refusal := target.client.refusal(key):
         raise _RefusedNameError(refusal)

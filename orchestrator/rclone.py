@@ -120,9 +120,7 @@ class Rclone(RClone):
         return found
 
     def _environment(self) -> dict[str, str]:
-        inherited = (*INHERITED, *self.passed)
-        kept = {k: v for k in inherited if (v := os.environ.get(k)) is not None}
-        return {**kept, **self.remote.environment(self._upload, self._obscured)}
+        return {**_inherited(*self.passed), **self.remote.environment(self._upload, self._obscured)}
 
     @cached_property
     def _obscured(self) -> Mapping[str, str]:
@@ -170,11 +168,16 @@ def _private(path: Path) -> Path:
     return path
 
 
+def _inherited(*more: str) -> dict[str, str]:
+    """Return what rclone may see of our environment: the rest may be the site's secrets."""
+    return {k: v for k in (*INHERITED, *more) if (v := os.environ.get(k)) is not None}
+
+
 def _obscure(binary: Path, password: str) -> str:
     run = subprocess.run(
         [binary, "obscure", "-", "--config="],
         input=password.encode(),
-        env={},  # nothing of the site's is rclone's business
+        env=_inherited(),
         capture_output=True,
         check=True,
     )
@@ -234,7 +237,8 @@ def find() -> Path:
 
 def require_flag(binary: Path, flag: str) -> None:
     """Raise ConfigurationError for a flag whose value rclone does not take."""
-    run = subprocess.run([binary, "version", flag], capture_output=True, text=True, check=False)
+    command = [str(binary), "version", flag]
+    run = subprocess.run(command, env=_inherited(), capture_output=True, text=True, check=False)
     if run.returncode:
         said = run.stderr.split("\n", 1)[0].removeprefix("Error: ")
         raise ConfigurationError(said, tip="`rclone help flags` tells the values that it takes")
@@ -244,7 +248,12 @@ def version(binary: Path) -> str:
     """Return the version of rclone; raise RcloneUnusableError for one that is too old."""
     try:
         run = subprocess.run(
-            [binary, "version"], capture_output=True, text=True, check=True, timeout=60
+            [binary, "version"],
+            env=_inherited(),
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=60,
         )
     except (OSError, subprocess.SubprocessError) as error:
         what = f"{binary} does not run: {error}"

@@ -7,10 +7,11 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote, quote_plus, unquote, urlsplit
+from urllib.parse import quote, quote_plus, unquote
 
 MASK = "***"
 PARTS = re.compile(r"(?:^|[?&;=])(?:sig|AccountKey)=([^&;\s]+)")  # of Azure's URLs and strings
+PASSWORD = re.compile("://[^/?#:@]*:([^/?#@]+)@")  # of a URL, whether it is a valid one or not
 SHORTEST = 4  # a shorter one would make every text unreadable, and protects nothing
 
 
@@ -46,8 +47,8 @@ def texts(value: Any) -> Iterator[str]:
             yield value
             for part in PARTS.findall(value):
                 yield from (part, unquote(part))
-            if "://" in value and (password := urlsplit(value).password):
-                yield password
+            for password in PASSWORD.findall(value):
+                yield from (password, unquote(password))
         case Mapping():
             for item in value.values():
                 yield from texts(item)

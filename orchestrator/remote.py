@@ -9,7 +9,7 @@ from typing import Any
 from orchestrator.errors import ConfigurationError, OrchestratorError, Problem
 from orchestrator.known import explain
 from orchestrator.redact import MASK, Redactor
-from orchestrator.storage import Target, Upload
+from orchestrator.storage import Target, Upload, culprits
 from orchestrator.template import (
     Fate,
     Fields,
@@ -60,8 +60,9 @@ class Remote:
 def translate(target: Target) -> Remote:
     """Translate the options in effect; raise ConfigurationError with all that cannot be."""
     options = _options(target)
+    if unfit := list(_unfit(target, options)):
+        raise ConfigurationError(*unfit)
     problems = [*_refused(target, options), *_missing(target, options)]
-    problems += _unlisted(_all(target), options)
     problems += _parameters(target)
     if problems:
         raise ConfigurationError(*problems)
@@ -103,7 +104,10 @@ def _options(target: Target) -> Mapping[str, Any]:
     except OrchestratorError:
         raise
     except Exception as error:  # whatever the SDK makes of the user's values
-        text = target.redact_given(f"{type(error).__name__}: {error}")
+        blamed = culprits(
+            target.template, target.given, lambda given: target.fresh(given).options, error
+        )
+        text = target.redact_given(f"{blamed}{type(error).__name__}: {error}")
         raise explain(target.template, text, configuration=True) from error
 
 
@@ -113,12 +117,25 @@ def _walk(
     """Yield each option with each of its fates, going into dictionaries."""
     for name, value in values.items():
         if name not in options:
-            continue  # reported by _unlisted
+            continue  # reported when the storage object was made
         for fate in options[name].fates:
-            if isinstance(fate, Fields):
-                yield from _walk(fate.options, value or {}, f"{where}{name}.")
-            else:
-                yield f"{where}{name}", value, fate, options[name]
+            yield f"{where}{name}", value, fate, options[name]
+            if isinstance(fate, Fields) and isinstance(value, Mapping):
+                yield from _walk(fate.options, value, f"{where}{name}.")
+
+
+def _unfit(target: Target, options: Mapping[str, Any]) -> Iterator[Problem]:
+    """Yield the options of whose values nothing can be made."""
+    for name, value, fate, _ in _walk(_all(target), options):
+        try:
+            if isinstance(fate, Key | Flag | Tell):
+                fate.transform(value)
+            elif isinstance(fate, Fields):
+                dict(value or {})
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            what = target.redact(f"{name}: this value cannot be used ({error})")
+            tip = f"see `media-orchestrator storages {target.dotted}`"
+            yield Problem(what=what, tip=tip)
 
 
 def _refused(target: Target, options: Mapping[str, Any]) -> Iterator[Problem]:
@@ -128,16 +145,6 @@ def _refused(target: Target, options: Mapping[str, Any]) -> Iterator[Problem]:
                 what=f"{name}: {refusal}",
                 tip=f"see `media-orchestrator storages {target.dotted}`",
             )
-
-
-def _unlisted(options: Mapping[str, Option], values: Mapping[str, Any]) -> Iterator[Problem]:
-    """Yield what is in an option's dictionary and not in the template."""
-    for name, option in options.items():
-        for fate in option.fates:
-            for inner in (values.get(name) or {}) if isinstance(fate, Fields) else ():
-                if inner not in fate.options:
-                    what = f"{name}: what {inner} does to stored objects is not known"
-                    yield Problem(what=what, tip=f"take {inner} out of {name}")
 
 
 def _missing(target: Target, options: Mapping[str, Any]) -> Iterator[Problem]:
@@ -153,9 +160,13 @@ def _parameters(target: Target) -> list[Problem]:
     """Say what of the object parameters no upload can have."""
     known = target.template.parameters
     try:
-        found = target.parameters(target.key("x"))
+        found = _parameters_of(target)
     except Exception as error:  # noqa: BLE001  # the user's values, in the class's own words
-        return [Problem(what=f"object parameters: {type(error).__name__}: {error}")]
+        blamed = culprits(
+            target.template, target.given, lambda given: _parameters_of(target.fresh(given)), error
+        )
+        what = target.redact(f"{blamed}object parameters: {type(error).__name__}: {error}")
+        return [Problem(what=what, tip=f"see `media-orchestrator storages {target.dotted}`")]
     return [
         Problem(
             what=f"object_parameters: {name}: {reason}",
@@ -164,6 +175,10 @@ def _parameters(target: Target) -> list[Problem]:
         for name, value in found.items()
         if (reason := _reason(known.get(name), value))
     ]
+
+
+def _parameters_of(target: Target) -> Mapping[str, Any]:
+    return target.parameters(target.key("x"))
 
 
 def _reason(option: Option | None, value: Any) -> str:
@@ -186,7 +201,6 @@ def _notes(target: Target, fates: list[tuple[str, Any, Fate, Option]]) -> Iterat
             yield f"{name} has no effect on stored objects: {fate.reason}"
         if isinstance(fate, Tell) and (told := fate.transform(value)):
             yield fate.words.format(value=told)
-    for name in target.parameters(target.key("x")):
-        for dropped in target.template.parameters[name].fates:
-            if isinstance(dropped, Ignore):
-                yield f"object_parameters: {name} has no effect: {dropped.reason}"
+    for name in target.said(target.key("x")):
+        if reason := target.template.dropped(name):
+            yield f"object_parameters: {name} has no effect: {reason}"

@@ -369,7 +369,8 @@ def as_text(report: Report, again: str = "", *, problems: bool = True) -> str:
     lines += [f"  error: {printable(str(p.what))}" for p in report.problems if problems]
     lines += [f"  {title:<{width}}  {printable(text)}" for title, text in _lines(report)]
     if report.forecast:
-        lines += [f"  saved by the class: {i.name}: {i.reason}" for i in report.hard_names[:SHOWN]]
+        hard = report.hard_names[:SHOWN]
+        lines += [f"  ~ {item.name}: saved by the class: {item.reason}" for item in hard]
     lines += [f"  ! {item.name}: {item.reason}" for item in report.trouble[:SHOWN]]
     if (more := len(report.trouble) - SHOWN) > 0:
         lines.append(f"  ! and {more} more in report.md")

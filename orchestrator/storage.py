@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +15,7 @@ from typing import Any, BinaryIO, cast
 from orchestrator.clients import Client, client, entry
 from orchestrator.envfile import Settings
 from orchestrator.errors import ConfigurationError, Problem, TemplateError
+from orchestrator.known import problem, recognise
 from orchestrator.redact import Redactor, redactor, texts
 from orchestrator.template import (
     Defect,
@@ -30,6 +31,7 @@ from orchestrator.template import (
 )
 
 VARIABLE = "MEDIA_STORAGE"
+PLAIN = ("x", "y/2.jpg", "Photos/2024/z")  # names that no class has a reason to change
 LISTED = "`media-orchestrator storages` lists the classes that are supported"
 
 
@@ -60,14 +62,11 @@ class Target:
     def client(self) -> Client:
         return client(self.template.family, self.storage)
 
-    def fresh(self) -> Target:
+    def fresh(self, given: Mapping[str, Any] | None = None) -> Target:
         """Return the same with a new storage object: none is shared between threads."""
-        return Target(
-            dotted=self.dotted,
-            given=self.given,
-            template=self.template,
-            storage=type(self.storage)(**self.given),
-        )
+        options = self.given if given is None else given
+        storage = type(self.storage)(**options)
+        return Target(dotted=self.dotted, given=options, template=self.template, storage=storage)
 
     @cached_property
     def options(self) -> dict[str, Any]:
@@ -103,8 +102,9 @@ class Target:
 
     @cached_property
     def prefix(self) -> str:
-        """What the class puts before every name: a key is prefix + name unless it changes it."""
-        return self.key("x")[:-1]
+        """What the class puts before every name; '' where it differs from name to name."""
+        found = self.key("x").removesuffix("x")
+        return found if all(self.key(name) == found + name for name in PLAIN) else ""
 
     def key(self, name: str) -> str:
         """Return the key that Django uses for `name`; raise what Django raises."""
@@ -117,18 +117,18 @@ class Target:
         return cast("str", key.removeprefix(within))
 
     def upload(self, key: str) -> Upload:
-        parameters = self._said(key)
+        parameters = self.said(key)
         return _upload(self.template, parameters, packed=self._packs(parameters))
 
     def parameters(self, key: str) -> Mapping[str, Any]:
         """Return what save() would say about the object beside its bytes."""
-        found = dict(self._said(key))
+        found = {n: v for n, v in self.said(key).items() if not self.template.dropped(n)}
         compress = self.template.asked.compress
         if compress and self._packs(found):
             found[compress.encoding] = "gzip"
         return found
 
-    def _said(self, key: str) -> Mapping[str, Any]:
+    def said(self, key: str) -> Mapping[str, Any]:
         asked = self.template.asked.parameters
         if not asked:
             return self.client.parameters(key)
@@ -147,7 +147,7 @@ class Target:
         """Say whether open() unpacks what was packed before it came here."""
         asked = self.template.asked
         if asked.unpacks:
-            return self._said(key).get(asked.unpacks) == "gzip"
+            return self.said(key).get(asked.unpacks) == "gzip"
         return bool(asked.compress and self.storage.gzip)
 
     @contextmanager
@@ -266,7 +266,8 @@ def load(settings: Settings) -> Target:
     try:
         storage = cls(**known)
     except Exception as error:  # noqa: BLE001  # whatever the class makes of the user's values
-        problems.append(_unusable(template, settings, found, error))
+        blamed = culprits(template, known, lambda options: cls(**options), error)
+        problems.append(_unusable(template, settings, found, error, blamed))
     if problems:
         raise ConfigurationError(*problems)
     return Target(
@@ -387,11 +388,38 @@ def _disputed(template: Template, settings: Settings) -> Iterator[Problem]:
             )
 
 
+def culprits(
+    template: Template,
+    given: Mapping[str, Any],
+    attempt: Callable[[Mapping[str, Any]], object],
+    error: Exception,
+) -> str:
+    """Name the options without any one of which the error would not be the same."""
+    if isinstance(error, OSError) or recognise(template, f"{type(error).__name__}: {error}"):
+        return ""  # the network's, or one that has words of its own
+
+    def matters(name: str) -> bool:
+        try:
+            attempt({k: v for k, v in given.items() if k != name})
+        except Exception as other:  # noqa: BLE001  # as many as there are SDKs
+            return str(other) != str(error)
+        return True
+
+    found = ", ".join(filter(matters, given))
+    return f"{found}: " if found else ""
+
+
 def _unusable(
-    template: Template, settings: Settings, found: Mapping[str, Any], error: Exception
+    template: Template,
+    settings: Settings,
+    found: Mapping[str, Any],
+    error: Exception,
+    blamed: str,
 ) -> Problem:
     redact = redactor(secrets(template, settings.options, found))
-    detail = redact(f"{type(error).__name__}: {error}")
+    detail = redact(f"{blamed}{type(error).__name__}: {error}")
+    if recognise(template, detail):
+        return problem(template, detail)
     return Problem(
         what=f"{VARIABLE}_OPTIONS: {settings.storage_class} refuses them ({detail})",
         tip=f"see `media-orchestrator storages {settings.storage_class}` for each option",

@@ -129,8 +129,8 @@ class Rule:
     """Settings for the stores whose options match every regex in `when`; the first match wins.
 
     `config` may name options in braces; an empty value takes a key out. `root` stands in for the
-    template's; `direct` and `forbidden` add to its names, `defects` to its defects; `refuse` says
-    why this combination cannot be migrated.
+    template's; `direct` adds to the names that rclone cannot carry, `defects` to the template's;
+    `refuse` says why this combination cannot be migrated.
     """
 
     name: str
@@ -138,7 +138,6 @@ class Rule:
     config: Mapping[str, str]
     site: tuple[str, ...]
     direct: re.Pattern[str] | None
-    forbidden: re.Pattern[str] | None
     flags: Mapping[str, str]
     root: str | None
     defects: tuple[Defect, ...]
@@ -242,6 +241,7 @@ class Template:
     pass_environment: tuple[str, ...]
     config: Mapping[str, str]
     flags: Mapping[str, str]
+    rclone_hashes: bool
     rules: tuple[Rule, ...]
     options: Mapping[str, Option]
     derived: Mapping[str, Option]
@@ -252,6 +252,12 @@ class Template:
     differs: Mapping[str, str]
     defects: tuple[Defect, ...]
     errors: tuple[Known, ...]
+
+    def dropped(self, parameter: str) -> str:
+        """Return why no upload sends this parameter, or ''."""
+        option = self.parameters.get(parameter)
+        reasons = (f.reason for f in option.fates if isinstance(f, Ignore)) if option else iter(())
+        return next(reasons, "")
     called: Mapping[str, str]  # what errors.yaml calls an option → the option of this family
 
 
@@ -315,7 +321,6 @@ def _rule(entry: Mapping[str, Any]) -> Rule:
         config=_texts(entry.get("config")),
         site=tuple(entry.get("site", ())),
         direct=re.compile(entry["direct"]) if "direct" in entry else None,
-        forbidden=re.compile(entry["forbidden"]) if "forbidden" in entry else None,
         flags=_texts(entry.get("flags")),
         root=entry.get("root"),
         defects=tuple(_defect(d) for d in entry.get("defects", ())),
@@ -384,6 +389,7 @@ def parse(raw: Mapping[str, Any], common: tuple[Known, ...] = ()) -> Template:
             pass_environment=tuple(raw.get("pass_environment", ())),
             config=_texts(raw.get("config")),
             flags=_texts(raw.get("flags")),
+            rclone_hashes=raw.get("rclone_hashes", False),
             rules=tuple(_rule(r) for r in raw.get("rules", ())),
             options=_options(raw["options"]),
             derived=_options(raw.get("derived")),

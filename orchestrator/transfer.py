@@ -16,7 +16,7 @@ from orchestrator.rclone import Event
 from orchestrator.storage import Upload
 
 PAUSES: Final = (1.0, 5.0, 15.0)  # seconds before each further attempt
-UNREACHED = 40  # files one after another that did not reach the store: the network is gone
+STALL = 5.0  # seconds without a byte sent, after which we look whether the store is still there
 FLUSH = 500  # files noted in the ledger at once
 
 
@@ -31,7 +31,9 @@ class _Batch:
     errors: dict[str, str] = field(default_factory=dict)
     last: str = ""
     fatal: OrchestratorError | None = None
-    unreached: int = 0
+    size: int = 0
+    moved: float = field(default_factory=time.monotonic)
+    gone: OrchestratorError | None = None
 
     def __call__(self, event: Event) -> bool:
         """Take in one line of the log; return True to end rclone."""
@@ -41,16 +43,21 @@ class _Batch:
             self._copied(event.name)
         elif event.level in ("error", "critical"):
             self._failed(event)
-        return self.fatal is not None or self.unreached >= UNREACHED
+        return bool(self.fatal or self.gone)
 
     def _advance(self, size: int) -> None:
         files, before = self.before
         self.job.observer.advance(files + self.sent, before + size)
-        self.job.throughput.append((time.monotonic(), before + size))
+        now = time.monotonic()
+        self.job.throughput.append((now, before + size))
+        if size != self.size:
+            self.size, self.moved = size, now
+        elif now - self.moved > STALL:
+            self.gone = _unreachable(self.job)
+            self.moved = time.monotonic()
 
     def _copied(self, name: str) -> None:
         self.sent += 1
-        self.unreached = 0
         self.done.append(name)
         if len(self.done) >= FLUSH:
             self.flush()
@@ -60,8 +67,6 @@ class _Batch:
         if event.name:
             self.errors[event.name] = event.message
         self.fatal = self.fatal or _fatal(self.job, event.message)
-        known = recognise(self.job.target.template, event.message)
-        self.unreached += bool(known and known.kind == "network")
 
     def flush(self) -> None:
         rows = [(State.PRESENT, "", True, name) for name in self.done]
@@ -74,6 +79,21 @@ def _fatal(job: Job, said: str) -> OrchestratorError | None:
     known = recognise(job.target.template, said)
     fatal = known and known.kind in ("access", "configuration")
     return explain(job.target.template, said) if fatal else None
+
+
+def _unreachable(job: Job) -> OrchestratorError | None:
+    """Return the error to end with if the store cannot be reached any more.
+
+    rclone goes on for hours without a network: it tries each file 10 times, at last 2 s apart.
+    """
+    try:
+        job.target.client.probe(job.target.prefix, job.source)
+    except Exception as error:  # noqa: BLE001  # any error of any SDK
+        said = job.target.redact(words(error))
+        known = recognise(job.target.template, said)
+        if known and known.kind == "network":
+            return explain(job.target.template, said, amid=True)
+    return None
 
 
 def copy(job: Job, uploads: Mapping[int, Upload]) -> None:
@@ -116,7 +136,9 @@ def _copy_batch(job: Job, upload: Upload, where: str, sent: tuple[int, int]) -> 
         if not job.ledger.count(planned)[0]:
             return
         if attempt + 1 < job.wishes.attempts:
-            _pause(job, attempt, batch.last)
+            _pause(job, attempt, str(batch.gone.problems[0].what) if batch.gone else batch.last)
+    if batch.gone:
+        raise batch.gone
     _give_up(job, planned, batch)
 
 

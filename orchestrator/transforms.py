@@ -6,9 +6,11 @@ import json
 import re
 import unicodedata
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+ALL_MODES: Final = 0o7777
 Transform = Callable[[Any], str | None]
 
 
@@ -31,8 +33,12 @@ def is_s3v2(value: Any) -> str | None:
 
 
 def file_path(value: Any) -> str | None:
-    """Return a path; True, False and None are not paths."""
-    return value if isinstance(value, str) and value else None
+    """Return the path of a file that is there; True, False and None are not paths."""
+    if not isinstance(value, str) or not value:
+        return None
+    if not Path(value).is_file():
+        raise ValueError(f"there is no file {value}")
+    return value
 
 
 def when_false(value: Any) -> str | None:
@@ -77,11 +83,12 @@ def folder_mode_fault(value: Any) -> str | None:
 
 
 def _mode_fault(value: Any, needed: int) -> str | None:
-    if value is None or (type(value) is int and 0 <= value <= 0o7777 and value & needed == needed):
+    number = type(value) is int and 0 <= value <= ALL_MODES
+    if value is None or (number and value & needed == needed):
         return None
     digits = str(value).removeprefix("0o")
     if not re.fullmatch("[0-7]{3,5}", digits):
-        return f"{value!r} is not a number from 0 to {0o7777}"
+        return f"{value!r} is not a number from 0 to {ALL_MODES}"
     meant = f"JSON has no octal numbers, so mode {digits} is written {int(digits, 8)}"
     return f"{value!r} is mode {value:04o}; {meant}" if type(value) is int else meant
 
@@ -137,7 +144,7 @@ def dropbox_token(storage: Any) -> str:
 
 def dropbox_root_fault(value: Any) -> str | None:
     """Say why a root_path is not one place; the class completes it with the working directory."""
-    if not re.match("/(?!/)", value):
+    if not re.match("/(?!/)", str(value)):
         return "else where the class stores depends on the folder in which the site was started"
     if re.search(r"[\x00-\x1f\x7f\u201b\u2400-\u2421\uff0e\uff0f\uff3c]| (/|$)", value):
         return "rclone or Dropbox does not keep one of its characters in the name of a folder"

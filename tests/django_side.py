@@ -66,6 +66,8 @@ def main() -> None:
     for name in asked["names"]:
         kind, text = _tried(task, storage, media, name)
         answer[kind][name] = text
+        if kind == "errors":  # some classes are of no use after one
+            storage = _storage(asked["class"], asked["options"])
     json.dump(answer, sys.stdout)
 
 

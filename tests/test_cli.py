@@ -72,7 +72,7 @@ ENV_FILES = {
     "another class": (
         env(storage="shop.Storage"),
         NOTHING,
-        ["shop.Storage", "media-orchestrator storages"],
+        ["shop.Storage", "`media-orchestrator storages`"],
     ),
     "a typo in the class": (env(storage=S3[:-1]), NOTHING, ["no such class", f"mean {S3}?"]),
     "a class that hashes names": (
@@ -345,9 +345,9 @@ def test_json_is_one_event_a_line_whose_counts_grow_to_their_totals(site: Site) 
             stages.setdefault(title, []).append(counts)
     assert stages.keys() == {"copying", "checking", "reading back"}
     assert len(stages["copying"]) > 2
-    for title, counts in stages.items():
-        assert counts == sorted(counts)
-        assert counts[-1] == totals[title] == (4, sum(map(len, NAMES.values())))
+    for title, seen in stages.items():
+        assert seen == sorted(seen)
+        assert seen[-1] == totals[title] == (4, sum(map(len, NAMES.values())))
 
 
 @pytest.mark.on("rclone_s3")

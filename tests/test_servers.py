@@ -19,11 +19,9 @@ from urllib.parse import urlsplit
 
 import pytest
 from botocore.exceptions import ClientError, SSLError
-from django.core.files.base import ContentFile
-from django.utils.module_loading import import_string
 
+from tests.conformance.observe import key_of, save_by_django
 from tests.conftest import Pool
-from tests.django_side import configure
 from tests.servers import kinds
 from tests.servers.base import Options, Server
 from tests.servers.proxy import proxying
@@ -80,15 +78,9 @@ def test_what_was_deleted_is_not_seen(server: Server, bucket: Options) -> None:
         server.peek(bucket, "a.txt")
 
 
-def test_the_storage_class_works_with_the_options(
-    server: Server, bucket: Options, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name, value in server.environ.items():
-        monkeypatch.setenv(name, value)
-    configure(server.environ)
-    storage = import_string(server.storage_class)(**bucket)
-    name = storage.save("photos/größe 1.jpg", ContentFile(b"picture"))
-    assert server.peek(bucket, name).data == b"picture"
+def test_the_storage_class_works_with_the_options(server: Server, bucket: Options) -> None:
+    save_by_django(server, bucket, "photos/größe 1.jpg", b"picture")
+    assert server.peek(bucket, key_of(server, bucket, "photos/größe 1.jpg")).data == b"picture"
 
 
 @pytest.mark.on("s3")

@@ -18,7 +18,7 @@ class NestedFoldersError(ValueError):
     """Source and target are one folder, or one lies in the other."""
 
 
-class Folder(clients.Client):
+class Folder:
     """What every class needs that stores its objects in a folder."""
 
     def __init__(self, root: str) -> None:
@@ -52,7 +52,7 @@ class Folder(clients.Client):
         return 1
 
 
-class Client(Folder):
+class Client(Folder, clients.Client):
     def __init__(self, storage: Any) -> None:
         super().__init__(storage.location)
         self._storage = storage
@@ -60,10 +60,11 @@ class Client(Folder):
     def objects(self, prefix: str) -> Iterator[Stored]:  # noqa: ARG002
         """List the files; what is there and no file has no size, so that nothing replaces it."""
         for folder, folders, files in os.walk(self._root, onerror=_raise):
-            linked = [name for name in folders if os.path.islink(f"{folder}/{name}")]
-            for name in (*files, *linked):
+            for name in (*files, *folders):
                 path = f"{folder}/{name}"
-                yield _stored(path.removeprefix(self._path("")), os.lstat(path))
+                status = os.lstat(path)
+                if not stat.S_ISDIR(status.st_mode):
+                    yield _stored(path.removeprefix(self._path("")), status)
 
     def prepare(self, keys: Iterable[str]) -> None:
         """Make the folders that are missing as the class makes them: all with the same mode."""
@@ -91,7 +92,7 @@ class Client(Folder):
 
 
 def _above(path: str | Path) -> list[tuple[int, int]]:
-    """Return device and inode of a folder and of all above it: paths can lie, by links or mounts."""
+    """Return device and inode of a folder and of all above it: a path can lie."""
     real = Path(path).resolve(strict=True)
     return [(s.st_dev, s.st_ino) for s in (p.stat() for p in (real, *real.parents))]
 

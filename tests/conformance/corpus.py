@@ -65,8 +65,8 @@ HOSTILE: Mapping[str, tuple[str, ...]] = {
     ),
     "look-alike": (
         *("‛.jpg", "‛‛ two.jpg", "‛␊.jpg", "‛␀.jpg", "‛／.jpg", "‛．", "‛FF.jpg", "a‛", "‛/x.jpg"),
-        *("␀", "␀.jpg", "␁.jpg", "␉.jpg", "␊.jpg", "␊/x.jpg", "␍.jpg", "␛.jpg", "␟.jpg", "␡.jpg"),
-        *("␠x.jpg", "x.jpg␠", "␢.jpg", "␣.jpg", "␤.jpg", "␥.jpg", "␦.jpg"),
+        *(f"picture {c}.jpg" for c in "␀␁␉␊␍␛␟␠␡␢␣␤␥␦"),
+        *("␀", "␊/x.jpg", "␠x.jpg", "x.jpg␠"),
         *("a／b.jpg", "／", "／／.jpg", "．", "．．", "in/．/x.jpg", "in/．．/x.jpg"),
         *("．x．", "．．．"),
         *("＼.jpg", "＊.jpg", "：.jpg", "？.jpg", "＂＜＞｜.jpg", "＃％.jpg", "～.jpg", "＇｀.jpg"),

@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 
-from tests.django_side import configure
+from tests import django_side
 from tests.servers.base import Options, Server, Stored
 from tests.servers.proxy import Proxy
 from tests.site import Site
@@ -45,19 +46,12 @@ def tree(folder: Path) -> dict[str, tuple[object, ...]]:
     return found
 
 
-def save_by_django(
-    server: Server, options: Options, name: str, data: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Store a file as the site itself would."""
-    from django.core.files.base import ContentFile
-    from django.utils.module_loading import import_string
-
-    configure(server.environ)
-    with monkeypatch.context() as patch:
-        for variable, value in server.environ.items():
-            patch.setenv(variable, value)
-        saved = import_string(server.storage_class)(**options).save(name, ContentFile(data))
-    assert saved == name
+def save_by_django(server: Server, options: Options, name: str, data: bytes) -> None:
+    """Store a file as the site itself would, in a process of its own."""
+    with TemporaryDirectory() as folder:
+        site = Site.on(server, options, Path(folder))
+        site.add(name, data)
+        assert django_side.save(site, [name]).given == {name: name}
 
 
 @contextmanager
@@ -115,10 +109,11 @@ class Running:
     def signal(self, number: int) -> None:
         os.killpg(self.process.pid, number)
 
-    def end(self) -> int:
+    def end(self) -> tuple[int, str]:
+        """Wait for its end; return the exit code and what it said last."""
         assert self.process.stdout
-        self.process.stdout.read()
-        return self.process.wait(SECONDS)
+        said = self.process.stdout.read()
+        return self.process.wait(SECONDS), said + self.error()
 
     def error(self) -> str:
         assert self.process.stderr

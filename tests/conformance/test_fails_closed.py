@@ -182,10 +182,10 @@ def test_check_does_not_vouch_for_a_source_that_has_changed(
 
 
 def test_what_the_site_saved_itself_is_proven_like_the_rest(
-    server: Server, bucket: Options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: Server, bucket: Options, tmp_path: Path
 ) -> None:
     site = site_with(server, bucket, tmp_path, {"saved.jpg": b"saved", "new.jpg": b"new"})
-    save_by_django(server, bucket, "saved.jpg", b"saved", monkeypatch)
+    save_by_django(server, bucket, "saved.jpg", b"saved")
     done = site.migrate()
     assert (done.code, done.report["changes"].keys()) == (0, {"same", "new"}), done.err
     assert is_verified_by_content(done)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
@@ -29,8 +30,8 @@ def test_a_hostile_name_is_stored_as_django_stores_it_or_refused(
     twin = replace(site, options=server.new_bucket())
     for name in ALL:
         site.add(name, content(name))
-    result = site.migrate("--skip-refused")
-    saved = django_side.save(twin, ALL)
+    result = site.migrate("--skip-refused", "--sample=50%")  # all are read below
+    saved = django_side.save(twin, [name for name in ALL if _is_allowed(server, name)])
     verified = _verified(result, ALL)
     rest = [name for name in ALL if name not in verified]
     assert len(verified) >= 60
@@ -44,7 +45,7 @@ def test_a_hostile_name_is_stored_as_django_stores_it_or_refused(
     assert _readable(site, verified) == verified
     storable = _readable(twin, rest) - saved.errors.keys()
     storable -= {*HOSTILE["bytes"]}
-    assert not [name for name in storable if len(name.encode()) <= _limit(server)]
+    assert not storable
 
 
 def test_names_that_would_be_one_object_are_refused_together(
@@ -108,6 +109,8 @@ def _readable(site: Site, names: Iterable[str]) -> set[str]:
     return {n for n, digest in read.items() if digest == digests[n] and times[digest] == 1}
 
 
-def _limit(server: Server) -> int:
-    template = next(t for t in load_all() if t.family == server.family)
-    return template.names.max_bytes
+def _is_allowed(server: Server, name: str) -> bool:
+    """Say whether the vendor takes this name; an emulator may take more."""
+    names = next(t for t in load_all() if t.family == server.family).names
+    forbidden = names.forbidden and names.forbidden.search(name)
+    return len(os.fsencode(name)) <= names.max_bytes and not forbidden

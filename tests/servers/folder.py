@@ -52,7 +52,7 @@ class FolderServer(Server):
     def peek(self, options: Options, key: str) -> Stored:
         return read(Path(options["location"], key), key)
 
-    def put(self, options: Options, key: str, data: bytes, **headers: Unpack[Headers]) -> None:
+    def put(self, options: Options, key: str, data: bytes, **_: Unpack[Headers]) -> None:
         write(Path(options["location"], key), data)
 
     def delete(self, options: Options, key: str) -> None:

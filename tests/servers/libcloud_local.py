@@ -32,7 +32,7 @@ class LocalServer(LibcloudServer):
     def peek(self, options: Options, key: str) -> Stored:
         return read(self.folder / self.bucket(options) / key, key)
 
-    def put(self, options: Options, key: str, data: bytes, **headers: Unpack[Headers]) -> None:
+    def put(self, options: Options, key: str, data: bytes, **_: Unpack[Headers]) -> None:
         write(self.folder / self.bucket(options) / key, data)
 
     def delete(self, options: Options, key: str) -> None:

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 from tests.servers import certificates
@@ -166,6 +166,17 @@ class _Listener(socketserver.ThreadingTCPServer):
         self.upstream = upstream
         self.context = context
         self.proxy: Proxy
+        self._clients: list[socket.socket] = []
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self._clients.append(request)
+        super().process_request(request, client_address)
+
+    def cut(self) -> None:
+        """End the connections that clients keep open, as a network that fails does."""
+        for client in self._clients:
+            with suppress(OSError):  # it has ended before
+                client.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Swallow: a client may go away at any time, and `_Handler` has noted it."""
@@ -341,6 +352,7 @@ def proxying(url: str, folder: Path | None = None) -> Iterator[Proxy]:
             yield proxy
         finally:
             listener.shutdown()
+            listener.cut()
             thread.join()
 
 

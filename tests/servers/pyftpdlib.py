@@ -1,8 +1,8 @@
-"""pyftpdlib: an FTP server that needs no root; the class speaks to it in its default encoding.
+"""pyftpdlib: an FTP server that needs no root; names are UTF-8 on both sides.
 
     python -m tests.servers.pyftpdlib PORT HOME
 
-It takes names for latin-1 too, and keeps them on the disk as the system does.
+Names that are not UTF-8 it cannot keep.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ FAMILY = "ftp"
 HINT = "pyftpdlib is not installed: run `make venv`, or `pip install pyftpdlib`"
 ROOT = Path(__file__).parent.parent.parent
 PASSWORDS = "FTP_OWNER", "FTP_READER"
-ENCODING = "latin-1"
+ENCODING = "utf-8"
 
 
 @contextmanager
@@ -43,7 +43,7 @@ def start(folder: Path) -> Iterator[FtpServer]:
             name="pyftpdlib",
             family=FAMILY,
             storage_class=STORAGE_CLASS,
-            options={},
+            options={"encoding": ENCODING},
             home=home,
             owner=(os.geteuid(), os.getegid()),
             address=f"ftp://%s@127.0.0.1:{port}/",
