@@ -38,6 +38,9 @@ def options(dotted: str) -> Iterator[str]:
     template = known[dotted]
     yield f"{dotted}: {template.title}"
     yield from _lines(template.options)
+    if template.django_settings:
+        yield f"read in {', '.join(template.django_settings)}, and from the driver made of it:"
+        yield from _lines(template.derived)
     if template.parameters:
         yield "what an object may have beside its bytes:"
         yield from _lines(template.parameters)

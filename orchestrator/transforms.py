@@ -8,7 +8,6 @@ import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 ALL_MODES: Final = 0o7777
 Transform = Callable[[Any], str | None]
@@ -125,10 +124,6 @@ def words(value: Any) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def url_host(value: Any) -> str | None:
-    return urlsplit(value).hostname if value else None
-
-
 def dropbox_token(storage: Any) -> str:
     """Return rclone's token for a DropboxStorage; with a refresh token, as one that has expired.
 
@@ -176,6 +171,5 @@ TRANSFORMS: Final[dict[str, Transform]] = {
         is_missing,
         capitals,
         words,
-        url_host,
     )
 }

@@ -21,6 +21,10 @@ def generated(template: Template) -> str:
     lines = [START, "", "## Every option, and what becomes of it", ""]
     lines += [f"Classes: {', '.join(f'`{name}`' for name in template.classes)}.", ""]
     lines += ["| option | what becomes of it |", "|---|---|", *_rows(template.options)]
+    if template.django_settings:
+        names = ", ".join(f"`{name}`" for name in template.django_settings)
+        lines += ["", f"## Read in {names}, and from the driver made of it", ""]
+        lines += ["| key | what becomes of it |", "|---|---|", *_rows(template.derived)]
     if template.parameters:
         lines += ["", "## What an object may have beside its bytes", ""]
         lines += ["| parameter | what becomes of it |", "|---|---|", *_rows(template.parameters)]

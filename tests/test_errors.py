@@ -53,6 +53,21 @@ def refused(done: Result, code: int, option: str, says: str) -> None:
     assert done.report["verdict"] == "failed"
 
 
+def assert_grows(done: Result) -> None:
+    """Check that the counts of each stage never fall and never exceed its totals."""
+    stages: list[list[dict[str, Any]]] = []
+    for event in map(json.loads, done.out.splitlines()):
+        if event["event"] == "stage":
+            stages.append([event])
+        elif event["event"] == "progress":
+            stages[-1].append(event)
+    for total, *events in stages:
+        for what in ("files", "bytes"):
+            counts = [0, *(event[what] for event in events)]
+            assert counts == sorted(counts)
+            assert counts[-1] <= total[what]
+
+
 def xml(code: str, message: str) -> bytes:
     return f"<Error><Code>{code}</Code><Message>{message}</Message></Error>".encode()
 
@@ -233,6 +248,7 @@ def test_one_file_that_is_never_taken_does_not_keep_the_others(
         assert time.monotonic() - start < 4 * QUICK
         assert (done.code, done.states()) == (6, {"verified": len(FILES) - 1, "failed": 1})
         assert list(done.reasons()) == ["a/3.txt"]
+        assert_grows(done)
         assert done.reasons()["a/3.txt"].startswith("not sent: ")
         assert "InternalError" in done.reasons()["a/3.txt"]
         (run,) = site.runs.glob("2*")

@@ -164,7 +164,7 @@ def test_the_contact_sheet_is_upright_capped_and_optional(
     assert text.count("<figure>") == 24
     shown = _first_thumbnail(text)
     assert shown.width < shown.height, "orientation 6 stands on its side"
-    assert shown.convert("L").getpixel((20, 10)) < 60, "the black half is above"  # type: ignore[operator]
+    assert shown.convert("L").getpixel((20, 10)) < 60, "the black half is above"
 
 
 def _first_thumbnail(text: str) -> Image.Image:

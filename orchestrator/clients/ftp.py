@@ -8,7 +8,7 @@ import posixpath
 import re
 import ssl
 from collections.abc import Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +34,8 @@ class Client(clients.Client):
         self._storage = storage
 
     def _connected(self) -> Any:
-        """Return the class's connection; its own error shows the password instead of the cause."""
-        try:
+        with _cause():
             self._storage._start_connection()
-        except FTPStorageException as error:
-            raise (error.__context__ or error) from None
         return self._storage._connection
 
     def probe(self, prefix: str, source: Path) -> None:  # noqa: ARG002
@@ -83,13 +80,23 @@ class Client(clients.Client):
         """Make the folders by the class: some servers have rclone believe that they are there."""
         for folder in sorted({posixpath.dirname(key) for key in keys} - {""}):
             self._connected()
-            self._storage._mkremdirs(folder)
+            with _cause():
+                self._storage._mkremdirs(folder)
 
     def puts(self, size: int) -> int:  # noqa: ARG002
         return 1
 
     def hasher(self) -> Hash:
         return Hash("md5")
+
+
+@contextmanager
+def _cause() -> Iterator[None]:
+    """Raise what ftplib said: the class's own error hides it, and shows the password."""
+    try:
+        yield
+    except FTPStorageException as error:
+        raise (error.__context__ or error) from None
 
 
 def _checking_tls() -> ftplib.FTP_TLS:

@@ -29,7 +29,7 @@ READING = {
     "SSECustomerKeyMD5",
 }
 # boto3's own patience is 5 minutes for an address that swallows what is sent to it.
-QUICK = {"connect_timeout": 10, "read_timeout": 20, "retries": {"total_max_attempts": 2}}
+QUICK = Config(connect_timeout=10, read_timeout=20, retries={"total_max_attempts": 2})
 OURS = {"mtime", "md5chksum"}
 
 
@@ -47,7 +47,7 @@ class Client(clients.Client):
     def probe(self, prefix: str, source: Path) -> None:  # noqa: ARG002
         """Ask for a listing: Cloudflare R2 and narrow policies refuse head_bucket."""
         quick = copy(self._storage)  # with a connection of its own
-        quick.client_config = self._storage.client_config.merge(Config(**QUICK))
+        quick.client_config = self._storage.client_config.merge(QUICK)
         quick.connection.meta.client.list_objects_v2(**self._ask(), Prefix=prefix, MaxKeys=1)
 
     def objects(self, prefix: str) -> Iterator[Stored]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import re
 import string
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -126,13 +127,11 @@ def test_each_flag_is_known_to_rclone(family: str) -> None:
 def test_each_transform_exists_and_is_used() -> None:
     def used(node: Any) -> Iterator[str]:
         match node:
-            case Mapping():
-                yield from (
-                    v for k, v in node.items() if k in ("as", "fold") and isinstance(v, str)
-                )
-                yield from (name for value in node.values() for name in used(value))
-            case list():
-                yield from (name for value in node for name in used(value))
+            case {"as": str(name)} | {"fold": str(name)}:
+                yield name
+        if isinstance(node, Mapping | list):
+            for inner in node.values() if isinstance(node, Mapping) else node:
+                yield from used(inner)
 
     folder = files("rclone_templates")
     documents = [p.read_text() for p in folder.iterdir() if p.name.endswith(".yaml")]
@@ -145,7 +144,7 @@ def test_each_option_is_told_with_what_becomes_of_it(dotted: str) -> None:
     from orchestrator.fates import options
 
     told = takewhile(lambda line: not line.startswith("what an object"), options(dotted))
-    lines = {line.split()[0]: line for line in told if line.startswith("  ")}
+    lines = {line.split()[0]: line for line in told if re.match("  [^ ]", line)}
     assert lines.keys() >= CLASSES[dotted].options.keys()
     for name, option in CLASSES[dotted].options.items():
         for fate in option.fates:

@@ -29,6 +29,7 @@ class Account:
 @contextmanager
 def account(role: str, home: Path) -> Iterator[Account]:
     """Yield a user that nobody else knows; its password has what shells and URLs trip over."""
+    _remove_left_over()
     made = Account(
         name=f"mo-{role}-{os.getpid()}-{secrets.token_hex(2)}",
         password=f"{secrets.token_urlsafe(12)} $%@/#é",
@@ -39,6 +40,14 @@ def account(role: str, home: Path) -> Iterator[Account]:
         yield made
     finally:
         _change("userdel", "--force", made.name)
+
+
+def _remove_left_over() -> None:
+    """Remove the users of test processes that were killed."""
+    for user in pwd.getpwall():
+        parts = user.pw_name.split("-")
+        if parts[0] == "mo" and len(parts) == 4 and not Path("/proc", parts[2]).exists():
+            _change("userdel", "--force", user.pw_name)
 
 
 def _change(*command: str | Path, text: str = "") -> None:

@@ -35,7 +35,7 @@ class FtpServer(DiskServer):
         return self.address % f"{user.name}:{user.password}" + path
 
     def folder(self, options: Options) -> Path:
-        return self.home / options["location"].removeprefix(self.url(self.user, "")).strip("/")
+        return self.home / str(options["location"]).removeprefix(self.url(self.user, "")).strip("/")
 
     def read_only(self, options: Options) -> Options:
         path = options["location"].removeprefix(self.url(self.user, ""))

@@ -94,12 +94,20 @@ class GcsServer(Server):
                 self.environ[ADDRESS] = direct
 
 
+class _Listener(ThreadingHTTPServer):
+    request_queue_size = 128
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing: clients end connections as they like."""
+
+
 @contextmanager
 def start(folder: Path) -> Iterator[GcsServer]:
     if find_spec("gcp_storage_emulator") is None:
         raise MissingServerError(HINT)
     storage = _storage()
-    with ThreadingHTTPServer(("127.0.0.1", 0), _handler(storage)) as listener:
+    with _Listener(("127.0.0.1", 0), _handler(storage)) as listener:
         thread = threading.Thread(target=listener.serve_forever, args=(0.05,), daemon=True)
         thread.start()
         url = f"http://127.0.0.1:{listener.server_port}"
@@ -154,6 +162,7 @@ def _mend() -> None:
         return
     objects.mended = True
     server.Router.handle = partialmethod(_handle, server.Router.handle)
+    server._read_raw_data = partial(_whole, server._read_raw_data)
     objects._resumable_incomplete = partial(_incomplete, objects._resumable_incomplete)
     objects._make_object_resource = partial(_resource, objects._make_object_resource)
     for name, mended in {"upload_partial": _partial, "download": _download, "ls": _ls}.items():
@@ -168,6 +177,39 @@ def _handle(router: Any, theirs: Any, method: str) -> None:
     """Take requests one by one, though connections at once: the store knows no threads."""
     with ONE:
         theirs(router, method)
+
+
+def _whole(theirs: Any, handler: Any) -> Any:
+    """Store nothing of an upload that breaks off: its last chunk is missing, or some of its bytes.
+
+    The last chunk is empty; at the end of a connection the emulator takes that for one.
+    """
+    source = handler.rfile
+    handler.rfile = _Counted(source)
+    data = theirs(handler)
+    broken = handler.rfile.ended
+    handler.rfile = source
+    if broken:
+        raise ConnectionAbortedError("the upload broke off")
+    return data
+
+
+class _Counted:
+    """Notes when a stream has ended before what was asked of it."""
+
+    def __init__(self, source: Any) -> None:
+        self._source = source
+        self.ended = False
+
+    def read(self, size: int) -> bytes:
+        data: bytes = self._source.read(size)
+        self.ended |= len(data) < size
+        return data
+
+    def readline(self) -> bytes:
+        line: bytes = self._source.readline()
+        self.ended |= not line
+        return line
 
 
 def _partial(theirs: Any, request: Any, response: Any, storage: Any, *args: Any) -> Any:

@@ -51,7 +51,7 @@ class SshServer(DiskServer):
         return {**self.options, "root_path": f"{self.seen}/{name}"}
 
     def folder(self, options: Options) -> Path:
-        return self.home / options["root_path"].removeprefix(self.seen).strip("/")
+        return self.home / str(options["root_path"]).removeprefix(self.seen).strip("/")
 
     def read_only(self, options: Options) -> Options:
         user = {"username": self.reader.name, "password": self.reader.password}

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Self
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from tests.servers import certificates
 
@@ -34,6 +34,12 @@ class Request:
     query: str
     headers: Mapping[str, str] = field(repr=False)
     status: int
+
+    @property
+    def name(self) -> str:
+        """The last part of the key that the request is about: Google's uploads hold it apart."""
+        key = parse_qs(self.query).get("name", [self.path])[0]
+        return key.rpartition("/")[2]
 
 
 @dataclass(kw_only=True)
