@@ -252,13 +252,13 @@ class Template:
     differs: Mapping[str, str]
     defects: tuple[Defect, ...]
     errors: tuple[Known, ...]
+    called: Mapping[str, str]  # what errors.yaml calls an option → the option of this family
 
     def dropped(self, parameter: str) -> str:
         """Return why no upload sends this parameter, or ''."""
         option = self.parameters.get(parameter)
         reasons = (f.reason for f in option.fates if isinstance(f, Ignore)) if option else iter(())
         return next(reasons, "")
-    called: Mapping[str, str]  # what errors.yaml calls an option → the option of this family
 
 
 def _fate(name: str, entry: Mapping[str, Any]) -> Fate:  # noqa: C901, PLR0911, PLR0912  # one case a fate

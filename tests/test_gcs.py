@@ -296,7 +296,7 @@ def test_credentials_named_in_env_reach_django_and_rclone(
     sent = {r.headers.get("authorization") for r in google.proxy.requests}
     assert sent == {"Bearer t0ken"}
     agents = {r.headers.get("user-agent", "").split("/")[0] for r in google.proxy.requests}
-    assert "rclone" in agents
+    assert agents == {"gcloud-python", "google-api-go-client"}
 
 
 def test_refused_credentials_are_said_to_be(google: Google, configured: Site) -> None:
