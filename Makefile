@@ -5,12 +5,13 @@ ENV ?= .env
 SOURCE ?= ./media
 ARGS ?=
 WORKERS ?= auto
+ENGINE ?= docker
 
 BIN := .venv/bin
 PROGRAM = $(BIN)/media-orchestrator --env-file $(ENV) --source $(SOURCE)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help venv demo doctor plan migrate test lint clean
+.PHONY: help venv demo doctor plan migrate image test lint clean
 
 help:
 	@echo "Move a Django site's media to the storage that its .env names:"
@@ -22,6 +23,7 @@ help:
 	@echo
 	@echo "  They read ENV=$(ENV) and SOURCE=$(SOURCE); ARGS= adds options of the command:"
 	@echo "      make plan ENV=/srv/site/.env SOURCE=/srv/site/media ARGS='...'"
+	@echo "  make image      the one-off container (ENGINE=$(ENGINE)), see compose.yaml"
 	@echo
 	@echo "Work on media-orchestrator itself:"
 	@echo
@@ -47,6 +49,9 @@ demo: venv
 
 doctor plan migrate: venv
 	$(PROGRAM) $@ $(ARGS)
+
+image:
+	$(ENGINE) build --tag media-orchestrator:latest .
 
 test: venv
 	$(BIN)/pytest --numprocesses $(WORKERS) $(ARGS)

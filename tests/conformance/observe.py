@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -65,26 +66,29 @@ def watched(server: Server, options: Options) -> Iterator[tuple[Options, Proxy |
 
 
 class Held:
-    """Keeps the requests of a proxy waiting, from `hold()` to `release()`."""
+    """Keeps the requests of a proxy waiting, once the methods in `after` have come in that order.
 
-    def __init__(self, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._until = 0.0
+    The last of them is the first that waits.
+    """
+
+    def __init__(self, proxy: Proxy, monkeypatch: pytest.MonkeyPatch, *after: str) -> None:
         self.waiting = 0
+        self._after = list(after)
+        self._released = threading.Event()
         proceed = proxy.take_fault
 
         def wait(request: str) -> Any:
-            self.waiting += self._until > 0
-            while time.monotonic() < self._until:
-                time.sleep(0.02)
+            if self._after and request.startswith(self._after[0]):
+                self._after.pop(0)
+            if not self._after:
+                self.waiting += 1
+                self._released.wait(SECONDS)
             return proceed(request)
 
         monkeypatch.setattr(proxy, "take_fault", wait)
 
-    def hold(self) -> None:
-        self._until = time.monotonic() + SECONDS
-
     def release(self) -> None:
-        self._until = 0.0
+        self._released.set()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,5 +172,5 @@ def wait_for(condition: Callable[[], object], seconds: float = 20) -> bool:
     while not condition():
         if time.monotonic() > deadline:
             return False
-        time.sleep(0.02)
+        time.sleep(0.05)
     return True

@@ -212,7 +212,7 @@ def option_sets(draw: st.DrawFn) -> dict[str, Any]:
     return {**NEEDED, **likely, **{name: draw(ODD) for name in odd}}
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
+@settings(deadline=None, max_examples=40, suppress_health_check=list(HealthCheck))
 @given(option_sets())
 def test_any_options_make_a_remote_that_rclone_takes_or_are_refused_by_name(
     options: dict[str, Any],

@@ -41,6 +41,7 @@ SystemLog {folder}/system.log
 TransferLog none
 WtmpLog off
 DelayEngine off
+AllowOverride off
 Umask 022 022
 <IfModule mod_ctrls.c>
 ControlsEngine off
