@@ -67,8 +67,7 @@ class Client(clients.Client):
         folders = [""]
         while folders:
             folder = folders.pop()
-            server.cwd(posixpath.join(home, folder))
-            for name, kind, size, time in entries(server):
+            for name, kind, size, time in entries(server, posixpath.join(home, folder)):
                 path = folder + name
                 if kind == "dir":
                     folders.append(f"{path}/")
@@ -110,18 +109,19 @@ def _features(server: Any) -> str:
         return ""
 
 
-def _by_mlsd(server: Any) -> Iterator[tuple[str, str, int, str]]:
-    """Yield name, kind, size and time of all in the current folder."""
-    for name, facts in list(server.mlsd()):
+def _by_mlsd(server: Any, folder: str) -> Iterator[tuple[str, str, int, str]]:
+    """Yield name, kind, size and time of all in a folder."""
+    for name, facts in list(server.mlsd(folder)):
         kind = facts.get("type", "").lower()
         if kind not in ("cdir", "pdir"):
             size = int(facts.get("size", 0)) if kind == "file" else -1
             yield name, kind, size, facts.get("modify", "")
 
 
-def _by_list(server: Any) -> Iterator[tuple[str, str, int, str]]:
+def _by_list(server: Any, folder: str) -> Iterator[tuple[str, str, int, str]]:
     """Do the same for a server without MLSD; -a shows names that begin with a dot."""
     lines: list[str] = []
+    server.cwd(folder)
     server.retrlines("LIST -a", lines.append)
     for line in lines:
         found = LINE.fullmatch(line)

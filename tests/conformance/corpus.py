@@ -104,7 +104,7 @@ HOSTILE: Mapping[str, tuple[str, ...]] = {
     ),
     "long": (
         *("l" * 251 + ".jpg", "é" * 125 + "x.jpg", "🎉" * 62 + "x.jpg", "p" * 255),
-        *("deeper/" * 90 + "x.jpg", "s/" * 300 + "x.jpg", long_name(LIMIT), long_name(LIMIT + 1)),
+        *("deeper/" * 90 + "x.jpg", "s/" * 150 + "x.jpg", long_name(LIMIT), long_name(LIMIT + 1)),
     ),
     "bytes": tuple(
         os.fsdecode(name)
