@@ -226,6 +226,22 @@ def test_a_refusal_tells_no_secret(
     assert code in codes, said
 
 
+@pytest.mark.on("s3")
+@pytest.mark.parametrize("method", ["GET", "PUT"])
+def test_what_a_server_says_of_a_secret_is_masked(
+    server: Server, bucket: Options, tmp_path: Path, method: str
+) -> None:
+    with server.proxied(bucket) as (options, proxy):
+        site = secretive(server, options, tmp_path)
+        words = f"<Code>AccessDenied</Code><Message>{bucket['secret_key']}</Message>"
+        proxy.answer(403, f"<Error>{words}</Error>".encode(), times=100, matching=f"^{method}")
+        code, said = say(site, "migrate")
+    assert code == 5
+    logs = [log.read_bytes() for log in site.runs.glob("*/rclone.log.jsonl")]
+    assert b"***" in b"".join((said, *logs))
+    assert site.leaked(said) == set()
+
+
 def unusable() -> dict[str, tuple[Options, set[int]]]:
     """Return options that fail before there is a server, with the exit codes that tell it."""
     nobody = process.free_address()

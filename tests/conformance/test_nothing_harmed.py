@@ -57,6 +57,17 @@ def test_a_missing_bucket_is_refused_by_name_and_not_made(
 
 
 @pytest.mark.on("s3")
+def test_nothing_asks_for_the_bucket_so_as_to_make_it(
+    server: Server, bucket: Options, tmp_path: Path
+) -> None:
+    """What asks whether a bucket is there before it writes is what makes those that are not."""
+    with server.proxied(bucket) as (options, proxy):
+        assert guarded(server, options, tmp_path, a=b"a").migrate().code == 0
+        asked = {r.method for r in proxy.requests if r.path.strip("/") == bucket["bucket_name"]}
+    assert asked == {"GET"}
+
+
+@pytest.mark.on("s3")
 def test_a_dry_run_only_reads(server: Server, bucket: Options, tmp_path: Path) -> None:
     server.put(bucket, "other.jpg", b"theirs")
     with server.proxied(bucket) as (options, proxy):

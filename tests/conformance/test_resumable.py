@@ -83,6 +83,23 @@ def test_no_rclone_outlives_a_run_that_was_killed(
         assert wait_for(lambda: not rclones(site))
 
 
+@pytest.mark.on("s3")
+def test_an_interrupted_run_waits_for_no_store(
+    server: Server, bucket: Options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with server.proxied(bucket) as (options, proxy):
+        site = Site.on(server, options, tmp_path)
+        site.add("photo.jpg")
+        held = Held(proxy, monkeypatch, "PUT")
+        with running(site, "migrate") as run:
+            assert wait_for(lambda: held.waiting)
+            run.signal(signal.SIGINT)
+            code, _ = run.end()
+            left = rclones(site)
+            held.release()
+    assert (code, left) == (130, {})
+
+
 def test_an_interrupted_run_says_how_to_go_on_and_keeps_what_it_knows(
     server: Server, bucket: Options, tmp_path: Path
 ) -> None:

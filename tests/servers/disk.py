@@ -75,10 +75,18 @@ def require_root(what: str) -> None:
 @contextmanager
 def open_folder(parent: str = "/srv") -> Iterator[Path]:
     """Yield a folder that every user may enter, and in which sshd agrees to lock one in."""
-    folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
+    _remove_left_over(Path(parent))
+    folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=parent))
     try:
         folder.chmod(0o755)
         yield folder
     finally:
         with suppress(OSError):
             shutil.rmtree(folder)
+
+
+def _remove_left_over(parent: Path) -> None:
+    """Remove the folders of test processes that were killed."""
+    for folder in parent.glob(f"{PREFIX}[0-9]*-*"):
+        if not Path("/proc", folder.name.removeprefix(PREFIX).split("-")[0]).exists():
+            shutil.rmtree(folder, ignore_errors=True)

@@ -18,6 +18,7 @@ from tests.servers.ftp import STORAGE_CLASS, FtpServer, User
 FAMILY = "ftp"
 HINT = "no ProFTPD: run `scripts/install-servers` as root"
 OWNER, READER = 54321, 54322
+# As another user than root its first process would outlive a killed test run.
 CONFIG = """
 ServerName test
 ServerType standalone
@@ -25,8 +26,8 @@ DefaultAddress 127.0.0.1
 SocketBindTight on
 Port {port}
 UseIPv6 off
-User nobody
-Group nogroup
+User root
+Group root
 ModulePath /usr/lib/proftpd
 AuthOrder mod_auth_file.c
 AuthUserFile {folder}/passwd
