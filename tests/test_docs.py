@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import click
@@ -32,6 +33,19 @@ def test_the_pages_of_the_storages_are_up_to_date() -> None:
         script, cwd=ROOT, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_locks_have_all_that_pyproject_asks_for() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    runtime = project["project"]["dependencies"]
+    for lock, wanted in (
+        ("requirements.lock", runtime),
+        ("requirements-dev.lock", [*runtime, *project["dependency-groups"]["dev"]]),
+    ):
+        text = (ROOT / lock).read_text(encoding="utf-8").lower().replace("_", "-")
+        locked = set(re.findall(r"^([a-z0-9.-]+)==", text, re.MULTILINE))
+        names = {re.match(r"[\w.-]+", w)[0].lower().replace("_", "-") for w in wanted}  # type: ignore[index]
+        assert names <= locked, f"run scripts/lock: {names - locked}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
