@@ -66,9 +66,9 @@ def watched(server: Server, options: Options) -> Iterator[tuple[Options, Proxy |
 
 
 class Held:
-    """Keeps the requests of a proxy waiting, once the methods in `after` have come in that order.
+    """Keeps the requests of a proxy waiting, once those in `after` have come in that order.
 
-    The last of them is the first that waits.
+    Each is a part of "METHOD target"; the last of them is the first that waits.
     """
 
     def __init__(self, proxy: Proxy, monkeypatch: pytest.MonkeyPatch, *after: str) -> None:
@@ -78,7 +78,7 @@ class Held:
         proceed = proxy.take_fault
 
         def wait(request: str) -> Any:
-            if self._after and request.startswith(self._after[0]):
+            if self._after and self._after[0] in request:
                 self._after.pop(0)
             if not self._after:
                 self.waiting += 1
@@ -143,8 +143,9 @@ def running(site: Site, *args: str) -> Iterator[Running]:
         try:
             yield Running(process=process)
         finally:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+            for group in (process.pid, *rclones(site)):  # also where a test has failed
+                with suppress(ProcessLookupError):
+                    os.killpg(group, signal.SIGKILL)
 
 
 def rclones(site: Site) -> dict[int, tuple[bytes, dict[bytes, bytes]]]:
