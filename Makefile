@@ -54,7 +54,7 @@ image:
 	$(ENGINE) build --tag media-orchestrator:latest .
 
 test: venv
-	$(BIN)/pytest --numprocesses $(WORKERS) $(ARGS)
+	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadgroup $(ARGS)
 
 lint: venv
 	$(BIN)/ruff check
