@@ -8,6 +8,7 @@ import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 ALL_MODES: Final = 0o7777
 Transform = Callable[[Any], str | None]
@@ -54,8 +55,15 @@ def byte_count(value: Any) -> str:
 
 
 def https_proxy(value: Any) -> str | None:
-    """Choose from boto's {"http": …, "https": …}; it asks by the scheme of the endpoint."""
+    """Choose from {"http": …, "https": …} for a store that is asked by https."""
     return (value.get("https") or value.get("http")) if value else None
+
+
+def endpoint_proxy(storage: Any) -> str | None:
+    """Choose from boto's {"http": …, "https": …} by the scheme of the endpoint, as boto does."""
+    meta = storage.connection.meta.client.meta
+    found: str | None = (meta.config.proxies or {}).get(urlsplit(meta.endpoint_url).scheme)
+    return found
 
 
 def timestamp(value: Any) -> str | None:
@@ -157,6 +165,7 @@ TRANSFORMS: Final[dict[str, Transform]] = {
         when_true,
         byte_count,
         https_proxy,
+        endpoint_proxy,
         timestamp,
         requester,
         casefold_nfc,
