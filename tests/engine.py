@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -56,12 +57,13 @@ def run_flags(volumes: Sequence[str]) -> list[str]:
 
 
 @contextmanager
-def image(folder: Path) -> Iterator[Podman]:
+def image() -> Iterator[Podman]:
     """Build the image; where no engine is, skip, or fail if REQUIRE_CONTAINER says so."""
     if not all(shutil.which(program) for program in ("podman", "runc", "mmdebstrap")):
         if os.environ.get("REQUIRE_CONTAINER") == "1":
             pytest.fail(HINT, pytrace=False)
         pytest.skip(HINT)
+    folder = Path(tempfile.mkdtemp(prefix="mo-"))  # podman takes only short paths for its run root
     settings = folder / "containers.conf"
     settings.write_text(SETTINGS)
     podman = Podman(folder=folder, env={**os.environ, "CONTAINERS_CONF": str(settings)})
@@ -72,7 +74,10 @@ def image(folder: Path) -> Iterator[Podman]:
     finally:
         podman("rm", "--force", "--all", check=False)
         podman("rmi", "--force", "--all", check=False)
-        subprocess.run(["umount", "-l", folder / "storage" / "overlay"], check=False)
+        subprocess.run(
+            ["umount", "-l", folder / "storage" / "overlay"], check=False, capture_output=True
+        )
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _base(podman: Podman) -> str:

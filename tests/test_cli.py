@@ -10,7 +10,8 @@ import subprocess
 import sys
 import sysconfig
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -465,16 +466,29 @@ def test_exit_code_70_names_the_place_and_no_value(folder: Path) -> None:
     assert_told(seen, 70, "unexpected RuntimeError at sitecustomize.py", "report it")
 
 
+@contextmanager
+def listening_to_ctrl_c() -> Iterator[None]:
+    """A shell's background job ignores Ctrl-C, and so would what it starts."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.on("rclone_s3")
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_run_says_how_to_go_on(sent: signal.Signals, code: int, site: Site) -> None:
-    with subprocess.Popen(
-        command("--json", "migrate", "--bwlimit", "200k"),
-        cwd=site.folder,
-        env=environ(**site.variables),
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as running:
+    with (
+        listening_to_ctrl_c(),
+        subprocess.Popen(
+            command("--json", "migrate", "--bwlimit", "200k"),
+            cwd=site.folder,
+            env=environ(**site.variables),
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as running,
+    ):
         assert running.stdout
         for line in running.stdout:
             if json.loads(line)["event"] == "progress":

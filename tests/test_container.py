@@ -42,8 +42,8 @@ def test_the_job_is_valid_for_kubernetes() -> None:
 
 
 @pytest.fixture(scope="module")
-def podman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podman]:
-    with image(tmp_path_factory.mktemp("podman")) as engine:
+def podman() -> Iterator[Podman]:
+    with image() as engine:
         yield engine
 
 
