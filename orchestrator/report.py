@@ -24,6 +24,7 @@ SCHEMA = 1
 SHOWN = 10  # names of a kind in the summaries; the JSON has all
 UNDECIDED = (State.CANDIDATE, State.PRESENT)
 MOVED = "state NOT IN ('gone', 'excluded', 'refused')"
+AFTERWARDS = ("check", "verify")  # they look at what the ledger knows, not for new files
 TROUBLE = (State.REFUSED, State.CONFLICT, State.FAILED)
 
 
@@ -289,11 +290,14 @@ def as_json(report: Report) -> str:
 def sentence(report: Report) -> str:
     """Say the verdict in one sentence."""
     verified, total = report.count(State.VERIFIED), report.entries
+    if not total.files and not report.problems:
+        return "NOTHING TO DO: there are no files."
+    known = " of the last run" if report.command in AFTERWARDS else ""
     match report.verdict:
         case Verdict.VERIFIED:
             return (
-                f"VERIFIED: all {verified.files} files ({human(verified.bytes)}) are in the store, "
-                "and each was proven."
+                f"VERIFIED: all {verified.files} files{known} ({human(verified.bytes)}) are in "
+                "the store, and each was proven."
             )
         case Verdict.PLANNED:
             planned = report.count(State.PLANNED)
@@ -349,6 +353,8 @@ def next_step(report: Report, again: str) -> str:  # noqa: PLR0911  # one for ea
     states = report.states
     if report.problems:
         return report.problems[0].tip or f"run the same command again: {again}"
+    if not report.entries.files:
+        return "look at --source; check and verify need a migrate before them"
     if State.REFUSED in states and State.PLANNED in states:
         return "rename or --exclude the refused files, or migrate with --skip-refused"
     if report.verdict is Verdict.PLANNED:
