@@ -21,18 +21,18 @@ from enum import StrEnum
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
-from orchestrator import envfile
 from orchestrator import plan as planning
 from orchestrator import rclone as rclone_binary
-from orchestrator.errors import AccessRefusedError, ConfigurationError, OrchestratorError, Problem
+from orchestrator.errors import AccessRefusedError, ConfigurationError, OrchestratorError
 from orchestrator.inventory import Rules, walk
 from orchestrator.job import Job, Wishes
 from orchestrator.known import explain
 from orchestrator.ledger import Ledger
+from orchestrator.pipeline import resolve
 from orchestrator.progress import Quiet, human, printable
 from orchestrator.rclone import Event, Rclone
-from orchestrator.remote import Remote, translate
-from orchestrator.storage import Target, load
+from orchestrator.remote import Remote
+from orchestrator.storage import Target
 
 SKEW = 300  # seconds by which the clocks may differ; S3 refuses 900
 TIMEOUT = 10.0
@@ -83,11 +83,7 @@ class _Found:
     remote: Remote | None = None
 
     def resolve(self, env_file: Path | None) -> str:
-        settings = envfile.read(env_file, os.environ)
-        for name, value in settings.variables.items():
-            os.environ.setdefault(name, value)
-        target = load(settings)
-        self.remote = translate(target)
+        target, self.remote = resolve(env_file)
         self.target = target
         translated = f"{len(target.given)} options, all with a known effect"
         return "; ".join([f"{target.dotted}: {translated}", *self.remote.notes])
@@ -367,7 +363,3 @@ def line(check: Check, *, terminal: bool) -> str:
 def exit_code(checks: list[Check]) -> int:
     """Return 0, or the code of the first failure that a migration would end with."""
     return next((check.exit_code for check in checks if check.status is Status.FAIL), 0)
-
-
-def problems(checks: list[Check]) -> list[Problem]:
-    return [Problem(what=c.detail, tip=c.tip) for c in checks if c.status is Status.FAIL]

@@ -18,7 +18,6 @@ from orchestrator.storage import Target, Upload
 from orchestrator.transforms import Transform, text
 
 BYTES_AT_ONCE = 2000  # files in one byte comparison
-Decision = tuple[State, Change | None, str, str | None, str | None, str]
 
 
 class _RefusedNameError(Exception):

@@ -413,10 +413,6 @@ def _md(text: str) -> str:
     return "".join(f"\\{c}" if c in r"\`*_[]|" else c for c in escaped)
 
 
-def load(text: str) -> Any:
-    return json.loads(text)
-
-
 def remote_lines(remote: Remote) -> Iterator[str]:
     """Yield the remote as a section of rclone.conf, secrets masked."""
     yield "[media]"
