@@ -11,7 +11,7 @@ BIN := .venv/bin
 PROGRAM = $(BIN)/media-orchestrator --env-file $(ENV) --source $(SOURCE)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help venv demo doctor plan migrate image test lint clean
+.PHONY: help venv demo doctor plan migrate image test lint bench scale clean
 
 help:
 	@echo "Move a Django site's media to the storage that its .env names:"
@@ -30,6 +30,8 @@ help:
 	@echo "  make venv       the virtual environment .venv, as locked (PYTHON=$(PYTHON))"
 	@echo "  make test       all tests on all test servers found (ARGS='-k proxy --servers moto')"
 	@echo "  make lint       ruff and mypy"
+	@echo "  make bench      migrate against bare rclone and other tools, on slow links (ARGS=--quick)"
+	@echo "  make scale      what a million files cost in time and memory (ARGS='--files 100000')"
 	@echo "  make clean      remove .venv and the caches"
 
 venv: .venv/installed
@@ -60,6 +62,12 @@ lint: venv
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+bench: venv
+	$(BIN)/python -m scripts.bench $(ARGS)
+
+scale: venv
+	$(BIN)/python -m scripts.scale $(ARGS)
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info

@@ -1,0 +1,1 @@
+"""Measure a whole migration against the tools that one would use instead."""

@@ -1,0 +1,74 @@
+"""The bench itself: a quick run works, counts what was verified, and gives no verdict on it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from scripts.bench.cells import CELLS, QUICK, TARGETS
+from scripts.bench.contenders import CONTENDERS
+from scripts.bench.race import Result
+from scripts.bench.verdict import judged
+
+ROOT = Path(__file__).parent.parent
+RUN = Result(
+    scenario="W",
+    corpus="small",
+    contender="A",
+    repetition=0,
+    files=100,
+    bytes=1000,
+    wall=10.0,
+    cpu=1.0,
+    rss=1,
+    wire=None,
+    verified=0,
+)
+
+
+def runs(contender: str, *walls: float) -> list[Result]:
+    return [
+        replace(RUN, contender=contender, repetition=n, wall=wall) for n, wall in enumerate(walls)
+    ]
+
+
+def test_a_quick_run_has_all_figures_and_no_verdict(tmp_path: Path) -> None:
+    found = tmp_path / "bench.json"
+    command = [sys.executable, "-m", "scripts.bench", "--quick", "--json", str(found)]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(found.read_text())
+    ran = {(run["scenario"], run["corpus"], run["contender"]): run for run in facts["runs"]}
+    assert set(ran) == {(c.scenario, c.corpus, name) for c in QUICK for name in c.contenders}
+    assert ran["L", "small", "B"]["verified"] == ran["L", "small", "B"]["files"]
+    assert all(run["wall"] > 0 and run["cpu"] > 0 for run in facts["runs"])
+    assert ran["L", "small", "B"]["rss"] > ran["L", "small", "A"]["rss"] > 1_000_000
+    assert facts["targets"]
+    assert all(target["met"] is None for target in facts["targets"])
+
+
+def test_each_target_is_of_something_that_is_run() -> None:
+    places = {(c.scenario, c.corpus, name) for c in CELLS for name in c.contenders}
+    assert {place for t in TARGETS for place in (t.over, t.under)} <= places
+    assert {name for _, _, name in places} == CONTENDERS.keys()
+
+
+def test_ratios_are_paired_and_judged() -> None:
+    (found,) = judged([*runs("A", 10, 11, 10), *runs("B", 10.2, 11.1, 10.4)])
+    assert (found.what, found.met) == ("B / A, W small", True)
+    assert found.value == pytest.approx(1.02)
+    (found,) = judged([*runs("A", 10, 11, 10), *runs("B", 12, 12.5, 12)])
+    assert found.met is False
+
+
+def test_there_is_no_verdict_where_the_base_is_restless() -> None:
+    (found,) = judged([*runs("A", 10, 12, 10), *runs("B", 10.2, 11.1, 10.4)])
+    assert found.met is None
+    assert "20%" in found.why
