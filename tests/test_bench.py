@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +15,7 @@ import pytest
 
 from scripts.bench.cells import CELLS, QUICK, TARGETS
 from scripts.bench.contenders import CONTENDERS
+from scripts.bench.link import PROXY, Link, Scenario
 from scripts.bench.race import Result
 from scripts.bench.verdict import judged
 
@@ -72,3 +76,31 @@ def test_there_is_no_verdict_where_the_base_is_restless() -> None:
     (found,) = judged([*runs("A", 10, 12, 10), *runs("B", 10.2, 11.1, 10.4)])
     assert found.met is None
     assert "20%" in found.why
+
+
+def test_the_proxy_delays_and_limits() -> None:
+    """100 ms there and back, and 1 MB at 80 Mbit/s takes 100 ms more."""
+    slow = Link(scenario=Scenario(name="T", rtt=100, mbit=80), kind=PROXY)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        answering = threading.Thread(target=answer, args=(server, 2))
+        answering.start()
+        with slow.through(f"http://127.0.0.1:{server.getsockname()[1]}") as url:
+            assert 0.1 <= asked(url, 1) < 0.19
+            assert 0.2 <= asked(url, 1_000_000) < 0.4
+        answering.join()
+
+
+def answer(server: socket.socket, times: int) -> None:
+    """Say one word as soon as all has come that the first eight bytes announce."""
+    for _ in range(times):
+        with server.accept()[0] as connection, connection.makefile("rb") as stream:
+            stream.read(int(stream.read(8)))
+            connection.sendall(b"done")
+
+
+def asked(url: str, size: int) -> float:
+    start = time.monotonic()
+    with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))) as connection:
+        connection.sendall(f"{size:08}".encode() + b"x" * size)
+        assert connection.recv(4) == b"done"
+    return time.monotonic() - start
