@@ -81,7 +81,8 @@ def measured(
         try:
             _, status, used = os.wait4(child.pid, 0)
         except BaseException:
-            child.kill()
+            child.terminate()  # it ends what it has started
+            child.wait()
             raise
         finally:
             watch.ended.set()
