@@ -1,4 +1,4 @@
-"""Prove what is in the store: rclone check, then our hashes against the store's own listing."""
+"""Prove what the shards could not: by a listing of all, then rclone check, then the bytes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from orchestrator.clients import Stored
-from orchestrator.compare import EQUAL, MARKS, by_bytes, by_rclone, same_name
+from orchestrator.compare import EQUAL, MARKS, MOVED, by_bytes, by_rclone, proven, same_name
 from orchestrator.job import Job
 from orchestrator.ledger import Row, State
 from orchestrator.parallel import chunks
@@ -14,73 +14,74 @@ from orchestrator.plan import BYTES_AT_ONCE, observe
 from orchestrator.storage import Upload
 
 PRESENT = "state = 'present'"
-MOVED = "changed in the source during the run; run the same command again"
 
 
 def check(job: Job, uploads: Mapping[int, Upload]) -> None:
     """Bring every present file into the state verified, with its evidence, or failed.
 
-    Two judges must agree: rclone check, and our own hash (or the bytes) against the listing of
-    the class's own client. A hash that could not be checked counts for nothing.
+    A hash that could not be checked counts for nothing.
     """
-    job.observer.stage("checking", *job.ledger.count(PRESENT))
-    observe(job)
-    _check_hashes(job, *_rclone_check(job, uploads))
-    _check_bytes(job, uploads)
+    files, size = job.ledger.count(PRESENT)
+    job.observer.stage("checking", files, size)
+    if files:
+        observe(job)
+        _check_listing(job)
+        if job.target.template.rclone_hashes:
+            _check_by_rclone(job, uploads)
+        _check_bytes(job, uploads)
     job.ledger.set_fact("extra", job.ledger.extra())
 
 
-def _rclone_check(job: Job, uploads: Mapping[int, Upload]) -> tuple[Mapping[str, str], bool]:
-    """Return the mark of each file that rclone does not find equal, and if its hashes are proof.
-
-    They are where only rclone can ask for the store's hashes, and it missed none.
-    """
-    rows = job.ledger.rows(f"{PRESENT} AND direct IS NULL")
-    marks, missed = by_rclone(job, rows, uploads, download=False)
-    job.ledger.set_fact("rclone_check", {"equal": _equal(marks), "without_hash": missed})
-    expected = (row.name for row in job.ledger.rows(f"{PRESENT} AND direct IS NULL"))
-    unequal = {n: marks.get(n, "!") for n in expected if marks.get(n) != EQUAL}
-    return unequal, job.target.template.rclone_hashes and not missed
-
-
-def _equal(marks: Mapping[str, str]) -> int:
-    return sum(mark == EQUAL for mark in marks.values())
-
-
-def _check_hashes(job: Job, marks: Mapping[str, str], proof: bool) -> None:
-    pairs = job.ledger.pairs("e.state = 'present'")
-    judged = job.map(
-        lambda pair: (pair[0].size, *_judge(job, marks, proof, *pair), pair[0].name), pairs
-    )
+def _check_listing(job: Job) -> None:
+    """Compare with the listing of the class's own client, which rclone has no part in."""
+    judged = job.map(lambda pair: _judge(job, *pair), job.ledger.pairs("e.state = 'present'"))
     job.ledger.update("state reason hashes evidence tags", _advancing(job, judged))
 
 
-def _advancing(job: Job, judged: Iterator[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
-    """Tell the observer of each row, whose first value is its size, as it passes by."""
+def _advancing(job: Job, judged: Iterator[tuple[Row, tuple[Any, ...]]]) -> Iterator[Any]:
+    """Tell the observer of each row as it passes by."""
     size = 0
-    for files, row in enumerate(judged, 1):
-        size += row[0]
+    for files, (row, values) in enumerate(judged, 1):
+        size += row.size
         job.observer.advance(files, size)
-        yield row[1:]
+        yield *values, row.name
 
 
-def _judge(
-    job: Job, marks: Mapping[str, str], proof: bool, row: Row, stored: Stored | None
-) -> tuple[Any, ...]:
-    hashes = job.hashes(row)
+def _judge(job: Job, row: Row, stored: Stored | None) -> tuple[Row, tuple[Any, ...]]:
+    """Return the row with its new state, reason, hashes, evidence and tags."""
+    hashes = job.hashes(row) if stored and stored.hash else row.hashes
     if not job.unchanged(row):
-        return State.FAILED, MOVED, None, None, row.tags
+        return row, (State.FAILED, MOVED, None, None, row.tags)
     if stored is None or not same_name(stored, row):
-        return State.FAILED, "it is not in the store", hashes, None, row.tags
+        return row, (State.FAILED, "it is not in the store", hashes, None, row.tags)
     if stored.size != row.size and not row.packed:
         reason = f"its size in the store is {stored.size} instead of {row.size} bytes"
-        return State.FAILED, reason, hashes, None, row.tags
-    if row.name in marks and marks[row.name] != "*":
-        return State.FAILED, f"rclone check: {MARKS[marks[row.name]]}", hashes, None, row.tags
-    equal = (hashes and stored.hash in hashes.split()) or (proof and not row.direct)
-    if equal and row.name not in marks:
-        return State.VERIFIED, "", hashes, "hash", stored.tag
-    return State.PRESENT, "", hashes, row.evidence, stored.tag
+        return row, (State.FAILED, reason, hashes, None, row.tags)
+    if proven(row, stored, hashes):
+        return row, (State.VERIFIED, "", hashes, "hash", stored.tag)
+    return row, (State.PRESENT, "", hashes, row.evidence, stored.tag)
+
+
+def _check_by_rclone(job: Job, uploads: Mapping[int, Upload]) -> None:
+    """Have rclone ask for the hashes that only it can ask for."""
+    where = f"{PRESENT} AND direct IS NULL"
+    marks, missed = by_rclone(job, job.ledger.rows(where), uploads, download=False)
+    judged = (
+        (*_marked(job, row, marks.get(row.name, "!"), missed), row.name)
+        for row in job.ledger.rows(where)
+    )
+    job.ledger.update("state reason evidence", judged)
+
+
+def _marked(job: Job, row: Row, mark: str, missed: int) -> tuple[Any, ...]:
+    """Return state, reason and evidence by rclone's mark, which is proof if it missed no hash."""
+    if not job.unchanged(row):
+        return State.FAILED, MOVED, None
+    if mark == EQUAL and not missed:
+        return State.VERIFIED, "", "hash"
+    if mark in (EQUAL, "*"):
+        return State.PRESENT, "", row.evidence
+    return State.FAILED, f"rclone check: {MARKS[mark]}", None
 
 
 def _check_bytes(job: Job, uploads: Mapping[int, Upload]) -> None:

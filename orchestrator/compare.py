@@ -8,14 +8,16 @@ import unicodedata
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import groupby
+from typing import BinaryIO
 
 from orchestrator.clients import Stored
 from orchestrator.digest import BLOCK
-from orchestrator.job import Job
+from orchestrator.job import Route
 from orchestrator.ledger import Row
 from orchestrator.storage import Upload
 
 EQUAL = "="
+MOVED = "changed in the source during the run; run the same command again"
 MARKS = {
     "*": "the object's content differs",
     "+": "it is not in the store",
@@ -33,14 +35,20 @@ def same_name(stored: Stored, row: Row) -> bool:
     return ours == theirs
 
 
+def proven(row: Row, stored: Stored, hashes: str | None) -> bool:
+    """Return whether a hash that the store itself made of the whole object equals ours."""
+    sized = stored.size == row.size or row.packed
+    return bool(sized and hashes and stored.hash in hashes.split() and same_name(stored, row))
+
+
 def by_rclone(
-    job: Job, rows: Iterable[Row], uploads: Mapping[int, Upload], *, download: bool
+    route: Route, rows: Iterable[Row], uploads: Mapping[int, Upload], *, download: bool
 ) -> tuple[dict[str, str], int]:
     """Return rclone check's mark of each file, and the number of hashes that it missed."""
     marks: dict[str, str] = {}
     missed = 0
     for config, group in groupby(rows, key=lambda row: _config(uploads, row)):
-        found, count = job.rclone.check_names(
+        found, count = route.rclone.check_names(
             (row.name for row in group), Upload(config=config), download=download
         )
         marks |= found
@@ -53,43 +61,58 @@ def _config(uploads: Mapping[int, Upload], row: Row) -> tuple[tuple[str, str], .
     return uploads[row.batch or 0].config if row.batch in uploads else ()
 
 
-def by_bytes(job: Job, rows: list[Row], uploads: Mapping[int, Upload]) -> Iterator[tuple[Row, str]]:
+def by_bytes(
+    route: Route, rows: list[Row], uploads: Mapping[int, Upload]
+) -> Iterator[tuple[Row, str]]:
     """Yield each row with '' if the object's bytes are the file's, else with what is wrong."""
     bulk = [row for row in rows if not row.direct]
-    marks, _ = by_rclone(job, bulk, uploads, download=True) if bulk else ({}, 0)
+    marks, _ = by_rclone(route, bulk, uploads, download=True) if bulk else ({}, 0)
     for row in bulk:
         mark = marks.get(row.name, "!")
         yield row, "" if mark == EQUAL else MARKS.get(mark, mark)
-    yield from job.map(lambda row: (row, by_client(job, row)), (r for r in rows if r.direct))
+    yield from route.map(lambda row: (row, by_client(route, row)), (r for r in rows if r.direct))
 
 
-def by_class(job: Job, row: Row) -> str:
-    """Read the object through the storage class; return '' if its bytes are the file's."""
-    return _equal(job, row, _opened)
+def by_class(route: Route, row: Row, keep: BinaryIO | None = None) -> str:
+    """Read the object through the storage class; return '' if its bytes are the file's.
+
+    `keep` gets what was read.
+    """
+    return _equal(route, row, lambda route, name: _kept(_opened(route, name), keep))
 
 
-def by_client(job: Job, row: Row) -> str:
+def by_client(route: Route, row: Row) -> str:
     """Read it past the class's own open(), where the client can; else through the class."""
-    return _equal(job, row, _fetched)
+    return _equal(route, row, _fetched)
 
 
-def _equal(job: Job, row: Row, read: Callable[[Job, str], Iterator[bytes]]) -> str:
+def _equal(route: Route, row: Row, read: Callable[[Route, str], Iterator[bytes]]) -> str:
     try:
-        got = _digest(read(job, row.name))
+        got = _digest(read(route, row.name))
     except Exception as error:  # noqa: BLE001  # any error of any SDK is a failed read
-        job.forget_target()
-        return job.target.redact(f"reading it failed: {type(error).__name__}: {error}")
-    return "" if got in _digests_of_file(job, row) else "the object's content differs"
+        route.forget_target()
+        return route.target.redact(f"reading it failed: {type(error).__name__}: {error}")
+    try:
+        return "" if got in _digests_of_file(route, row) else "the object's content differs"
+    except OSError:
+        return MOVED
 
 
-def _opened(job: Job, name: str) -> Iterator[bytes]:
-    with job.own_target().storage.open(name, "rb") as file:
+def _kept(parts: Iterator[bytes], keep: BinaryIO | None) -> Iterator[bytes]:
+    for data in parts:
+        if keep:
+            keep.write(data)
+        yield data
+
+
+def _opened(route: Route, name: str) -> Iterator[bytes]:
+    with route.own_target().storage.open(name, "rb") as file:
         while data := file.read(BLOCK):
             yield data
 
 
-def _fetched(job: Job, name: str) -> Iterator[bytes]:
-    return job.own_target().client.read(name) or _opened(job, name)
+def _fetched(route: Route, name: str) -> Iterator[bytes]:
+    return route.own_target().client.read(name) or _opened(route, name)
 
 
 def _digest(parts: Iterable[bytes]) -> bytes:
@@ -99,16 +122,16 @@ def _digest(parts: Iterable[bytes]) -> bytes:
     return found.digest()
 
 
-def _digests_of_file(job: Job, row: Row) -> Iterator[bytes]:
+def _digests_of_file(route: Route, row: Row) -> Iterator[bytes]:
     """A class that unpacks what it reads does so to any body that was stored packed."""
     found = hashlib.sha256()
-    with job.path(row).open("rb") as file:
+    with route.path(row).open("rb") as file:
         while data := file.read(BLOCK):
             found.update(data)
     yield found.digest()
-    if not row.packed and job.own_target().unpacks(row.key or ""):
+    if not row.packed and route.own_target().unpacks(row.key or ""):
         try:
-            with gzip.open(job.path(row)) as file:
+            with gzip.open(route.path(row)) as file:
                 yield hashlib.sha256(file.read()).digest()
         except (OSError, EOFError, zlib.error):
             return

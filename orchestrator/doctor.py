@@ -23,14 +23,19 @@ from urllib.parse import SplitResult, urlsplit
 
 from orchestrator import plan as planning
 from orchestrator import rclone as rclone_binary
-from orchestrator.errors import AccessRefusedError, ConfigurationError, OrchestratorError
+from orchestrator.daemon import EndedError
+from orchestrator.errors import (
+    AccessRefusedError,
+    ConfigurationError,
+    OrchestratorError,
+    TransferError,
+)
 from orchestrator.inventory import Rules, walk
-from orchestrator.job import Job, Wishes
+from orchestrator.job import Route, Wishes, rclone
 from orchestrator.known import explain
 from orchestrator.ledger import Ledger
 from orchestrator.pipeline import resolve
-from orchestrator.progress import Quiet, human, printable
-from orchestrator.rclone import Event, Rclone
+from orchestrator.progress import human, printable
 from orchestrator.remote import Remote
 from orchestrator.storage import Target
 
@@ -206,12 +211,12 @@ def _twins(target: Target, remote: Remote) -> str:
     """Write one object by rclone and one by Django, compare them, and delete both."""
     mark = secrets.token_hex(4)
     names = [f"media-orchestrator-probe-{mark}-{who}.txt" for who in ("rclone", "django")]
-    with _job(target, remote) as job:
+    with _route(target, remote) as route:
         for name in names:
-            (job.source / name).write_bytes(PROBE)
+            (route.source / name).write_bytes(PROBE)
         try:
-            _by_rclone(job, names[0])
-            target.save(names[1], job.source / names[1])
+            _by_rclone(route, names[0])
+            target.save(names[1], route.source / names[1])
             return _compared(target, names)
         except OrchestratorError:
             raise
@@ -223,48 +228,35 @@ def _twins(target: Target, remote: Remote) -> str:
 
 
 @contextmanager
-def _job(target: Target, remote: Remote) -> Iterator[Job]:
+def _route(target: Target, remote: Remote) -> Iterator[Route]:
     with tempfile.TemporaryDirectory(prefix="media-orchestrator-") as folder:
         source, work = Path(folder, "source"), Path(folder, "run", "work")
         source.mkdir()
         work.mkdir(parents=True)
-        ledger = Ledger(work.parent / "ledger.sqlite")
-        rclone = Rclone(
-            binary=rclone_binary.find(),
-            remote=remote,
+        wishes = Wishes()
+        route = Route(
             source=source,
-            work=work,
-            redact=target.redact,
-            passed=target.template.pass_environment,
+            target=target,
+            remote=remote,
+            rclone=rclone(target, remote, source, work, wishes),
+            wishes=wishes,
+            note=lambda _: None,
         )
         try:
-            yield Job(
-                source=source,
-                folder=work.parent,
-                target=target,
-                remote=remote,
-                ledger=ledger,
-                rclone=rclone,
-                observer=Quiet(),
-                wishes=Wishes(),
-            )
+            yield route
         finally:
-            ledger.close()
+            route.close()
 
 
-def _by_rclone(job: Job, name: str) -> None:
-    said: list[str] = []
-
-    def listen(event: Event) -> bool:
-        if event.level in ("error", "critical"):
-            said.append(event.message)
-        return False
-
-    upload = job.target.upload(job.target.key(name))
-    outcome = job.rclone.copy_names([name], upload, listen)
-    if outcome.code or said:
-        raise explain(job.target.template, said[0] if said else f"rclone ended {outcome.code}")
-    job.target.client.settle(name)
+def _by_rclone(route: Route, name: str) -> None:
+    upload = route.target.upload(route.target.key(name))
+    try:
+        unsent = route.rclone.copy_names([name], upload, 1).unsent()
+    except EndedError as ended:
+        raise ended.cause or TransferError("rclone ended unexpectedly") from ended
+    if unsent:
+        raise explain(route.target.template, unsent[name])
+    route.target.client.settle(name)
 
 
 def _compared(target: Target, names: list[str]) -> str:

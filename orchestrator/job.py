@@ -1,24 +1,30 @@
-"""What every stage of a run needs: source, target, ledger, rclone, and the user's wishes."""
+"""What the stages of a run need: the way from source to store; then ledger and user's wishes."""
 
 from __future__ import annotations
 
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
+from orchestrator.daemon import Ears
 from orchestrator.digest import digest
+from orchestrator.errors import OrchestratorError
+from orchestrator.known import explain, recognise, words
 from orchestrator.ledger import Ledger, Row
 from orchestrator.parallel import bounded_map
 from orchestrator.progress import Observer
-from orchestrator.rclone import Rclone
+from orchestrator.rclone import Rclone, find
 from orchestrator.remote import Remote
 from orchestrator.storage import Target, Upload
 
 T = TypeVar("T")
 R = TypeVar("R")
+PAUSES = (1.0, 5.0, 15.0)  # seconds before each further attempt
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +34,7 @@ class Wishes:
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     transfers: int | None = None
+    memory: int = 512 << 20  # bytes that rclone may hold of files in flight
     bwlimit: str | None = None
     bandwidth: float | None = None  # bytes a second, for the forecast
     skip_refused: bool = False
@@ -39,17 +46,17 @@ class Wishes:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class Route:
+    """The way from a folder to a store, for any number of threads; knows no ledger."""
+
     source: Path
-    folder: Path
     target: Target
     remote: Remote
-    ledger: Ledger
     rclone: Rclone
-    observer: Observer
     wishes: Wishes
-    throughput: list[tuple[float, int]] = field(default_factory=list)  # s, bytes sent by then
+    note: Callable[[str], None]
     local: threading.local = field(default_factory=threading.local)
+    stopped: threading.Event = field(default_factory=threading.Event)
 
     def path(self, row: Row) -> Path:
         return self.source / row.name
@@ -87,9 +94,84 @@ class Job:
             return None
         return " ".join(found) if self.unchanged(row) else None
 
+    @cached_property
+    def _readers(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(self.target.template.tuning.readers, "reader")
+
     def map(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-        """Apply `function` in as many threads as the store likes."""
-        return bounded_map(function, items, self.target.template.tuning.readers)
+        """Apply `function` in as many threads as the store likes; each keeps its storage object."""
+        return bounded_map(self._readers, function, items)
+
+    def pause(self, attempt: int, why: str) -> None:
+        """Wait before another attempt, unless the run is being ended."""
+        seconds = PAUSES[min(attempt, len(PAUSES) - 1)]
+        self.note(f"some files were not sent ({why[:200]}); again in {seconds:.0f} s")
+        self.stopped.wait(seconds)
+
+    def fatal(self, said: str) -> OrchestratorError | None:
+        return fatal(self.target, said)
+
+    def close(self) -> None:
+        """End rclone and the threads; what they were doing fails."""
+        self.stopped.set()
+        self.rclone.close()
+        self._readers.shutdown(wait=True, cancel_futures=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job(Route):
+    """A route with the ledger of its run."""
+
+    folder: Path
+    ledger: Ledger
+    observer: Observer
+    throughput: list[tuple[float, int]] = field(default_factory=list)  # s, bytes sent by then
+
+
+def rclone(target: Target, remote: Remote, source: Path, work: Path, wishes: Wishes) -> Rclone:
+    """Return an rclone for this target; `work` is a private folder inside a run folder."""
+    tuning = target.template.tuning
+    extra = [f"--checkers={tuning.checkers}", *tuning.flags]
+    extra += [f"--bwlimit={wishes.bwlimit}"] if wishes.bwlimit else []
+    return Rclone(
+        binary=find(),
+        remote=remote,
+        source=source,
+        work=work,
+        redact=target.redact,
+        ears=Ears(
+            fatal=lambda said: fatal(target, said),
+            throttled=lambda said: _kind(target, said) == "throttled",
+            stalled=lambda: unreachable(target, source),
+        ),
+        passed=target.template.pass_environment,
+        extra=tuple(extra),
+    )
+
+
+def fatal(target: Target, said: str) -> OrchestratorError | None:
+    """Return the error to end with if the store would say the same of every file."""
+    final = _kind(target, said) in ("access", "configuration")
+    return explain(target.template, said) if final else None
+
+
+def unreachable(target: Target, source: Path) -> OrchestratorError | None:
+    """Return the error to end with if the store cannot be reached any more.
+
+    rclone goes on for hours without a network: it tries each file 10 times, at last 2 s apart.
+    """
+    try:
+        target.client.probe(target.prefix, source)
+    except Exception as error:  # noqa: BLE001  # any error of any SDK
+        said = target.redact(words(error))
+        if _kind(target, said) == "network":
+            return explain(target.template, said, amid=True)
+    return None
+
+
+def _kind(target: Target, said: str) -> str:
+    known = recognise(target.template, said)
+    return known.kind if known else ""
 
 
 def upload_key(upload: Upload) -> Upload:

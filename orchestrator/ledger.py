@@ -14,7 +14,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from orchestrator.clients import Stored
 from orchestrator.inventory import Entry
@@ -69,6 +69,17 @@ class Row:
     tags: str | None
     written: bool
     readback: str | None
+
+
+class Glance(NamedTuple):
+    """What the sample is drawn by."""
+
+    name: str
+    kind: str
+    size: int
+    type: str | None
+    batch: int | None
+    direct: str | None
 
 
 COLUMNS = ", ".join(field.name for field in fields(Row))
@@ -228,6 +239,13 @@ class Ledger:
             if len(found) < CHUNK:
                 return
             last = found[-1][0]
+
+    def glances(self, where: str) -> Iterator[Glance]:
+        """Yield what the sample is drawn by, in the order of the names; read to the end at once."""
+        columns = ", ".join(Glance._fields)
+        found = self._db.execute(f"SELECT {columns} FROM entry WHERE {where} ORDER BY name")  # noqa: S608  # ours
+        for name, *rest in found:
+            yield Glance(os.fsdecode(name) if isinstance(name, bytes) else name, *rest)
 
     def update(self, columns: str, rows: Iterable[tuple[Any, ...]]) -> None:
         """Set the named columns; each row holds their values, then the name of the file."""

@@ -10,21 +10,24 @@ from typing import TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
+AHEAD = 64  # items under way of one stream
 
 
-def bounded_map(function: Callable[[T], R], items: Iterable[T], threads: int) -> Iterator[R]:
-    """Apply `function` in threads to a stream of any length."""
+def bounded_map(
+    pool: ThreadPoolExecutor, function: Callable[[T], R], items: Iterable[T]
+) -> Iterator[R]:
+    """Apply `function` in the threads of a pool to a stream of any length."""
     waiting: deque[Future[R]] = deque()
-    pool = ThreadPoolExecutor(threads)
     try:
         for item in items:
             waiting.append(pool.submit(function, item))
-            if len(waiting) > 4 * threads:
+            if len(waiting) > AHEAD:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        for future in waiting:
+            future.cancel()
 
 
 def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -12,21 +12,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from orchestrator import check as checking
-from orchestrator import envfile, readback, report, runs, transfer
+from orchestrator import envfile, readback, report, runs
 from orchestrator import plan as planning
 from orchestrator import rclone as rclone_binary
 from orchestrator.errors import ConfigurationError, OrchestratorError, Problem
 from orchestrator.html import page
 from orchestrator.inventory import Rules, usable, walk
-from orchestrator.job import Job, Wishes
+from orchestrator.job import Job, Wishes, rclone
 from orchestrator.known import explain, words
 from orchestrator.ledger import State
 from orchestrator.progress import Observer
-from orchestrator.rclone import Rclone
 from orchestrator.remote import Remote, translate
 from orchestrator.report import Report
 from orchestrator.storage import Target, Upload, load
-from orchestrator.thumbnails import Picture, contact_sheet
+from orchestrator.thumbnails import Picture
+from orchestrator.transfer import Threads, transfer
 
 CURVE = 200  # points of the curve of the throughput
 WHERE = ("endpoint", "host", "port", "user", "account")  # remote keys that say which store it is
@@ -85,6 +85,7 @@ def run(request: Request, observer: Observer) -> tuple[Report, Path, Orchestrato
         try:
             return _run(request, job, version)
         finally:
+            job.close()
             job.ledger.close()
             shutil.rmtree(folder / "work", ignore_errors=True)
 
@@ -113,29 +114,15 @@ def _job(request: Request, target: Target, remote: Remote, folder: Path, observe
     source = request.source.resolve()
     where = [remote.config[key] for key in WHERE if key in remote.config]
     identity = [str(source), target.template.family, *where, remote.path]
-    tuning = target.template.tuning
-    extra = [
-        f"--transfers={request.wishes.transfers or tuning.transfers}",
-        f"--checkers={tuning.checkers}",
-        *tuning.flags,
-        *filter(None, [_limit(request.wishes)]),
-    ]
     return Job(
         source=source,
         folder=folder,
         target=target,
         remote=remote,
         ledger=runs.open_ledger(folder, request.runs, identity),
-        rclone=Rclone(
-            binary=rclone_binary.find(),
-            remote=remote,
-            source=source,
-            work=folder / "work",
-            redact=target.redact,
-            passed=target.template.pass_environment,
-            extra=tuple(extra),
-        ),
+        rclone=rclone(target, remote, source, folder / "work", request.wishes),
         observer=observer,
+        note=observer.note,
         wishes=request.wishes,
     )
 
@@ -216,12 +203,15 @@ def _migrate(request: Request, state: _Run) -> None:
     job = state.job
     if job.ledger.count(f"state = '{State.REFUSED}'")[0] and not job.wishes.skip_refused:
         return
+    sample = readback.draw(job.ledger, job.wishes, "state IN ('planned', 'present', 'verified')")
     before = job.ledger.count("state = 'planned'")[1]
     with state.stage("copy"), _explained(job):
-        transfer.copy(job, state.uploads)
+        state.pictures += transfer(job, state.uploads, sample, Threads(route=job))
     if before and state.timings["copy"]:
         job.ledger.set_fact("bytes_per_second", before / state.timings["copy"])
-    _check_and_read(state)
+    with state.stage("check"), _explained(job):
+        checking.check(job, state.uploads)
+    _read_back(state, sample)
 
 
 def _check(_: Request, state: _Run) -> None:
@@ -237,21 +227,16 @@ def _check(_: Request, state: _Run) -> None:
 
 
 def _verify(_: Request, state: _Run) -> None:
+    job = state.job
     _probe(state)
-    _read_back(state)
+    job.ledger.execute("UPDATE entry SET readback = NULL WHERE readback IS NOT NULL")
+    _read_back(state, readback.draw(job.ledger, job.wishes, readback.VERIFIED))
 
 
-def _check_and_read(state: _Run) -> None:
-    with state.stage("check"), _explained(state.job):
-        checking.check(state.job, state.uploads)
-    _read_back(state)
-
-
-def _read_back(state: _Run) -> None:
+def _read_back(state: _Run, sample: readback.Sample) -> None:
     with state.stage("read back"), _explained(state.job):
-        state.sample = readback.read_back(state.job)
-        if state.job.wishes.thumbnails:
-            state.pictures = contact_sheet(state.job)
+        state.pictures += readback.read_back(state.job, sample)
+        state.sample = readback.state(state.job.ledger, sample)
 
 
 @contextmanager

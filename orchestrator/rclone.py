@@ -1,29 +1,34 @@
 """The only place that starts rclone: python-rclone's RClone with its way of executing replaced.
 
 Ours keeps secrets in the environment of the child, reads its JSON log as it comes, and gives it a
-process group of its own. A child whose parent was killed dies at its next line of statistics,
-because the pipe it writes to is closed.
+process group of its own. A child whose parent was killed ends: a check at its next line of
+statistics, because the pipe that it writes to is closed; the one that copies, because its standard
+input is.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import threading
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
 from rclone import RClone
 
+from orchestrator.daemon import Call, Daemon, Ears, credentials
 from orchestrator.errors import ConfigurationError, RcloneUnusableError
+from orchestrator.event import Event, event
 from orchestrator.redact import Redactor
 from orchestrator.remote import NAME, Remote
 from orchestrator.storage import Upload
@@ -36,16 +41,13 @@ INHERITED: Final = (
 )
 # Names are compared byte by byte, and links are the files that they lead to, as Django sees them.
 FAITHFUL: Final = ("--no-unicode-normalization", "--copy-links")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Event:
-    """One line of rclone's JSON log."""
-
-    level: str
-    message: str
-    name: str | None = None
-    stats: Mapping[str, Any] | None = None
+LOGGING: Final = (
+    *("--use-json-log", "--log-level=INFO", "--stats=1s", "--stats-log-level=NOTICE"),
+)
+LONGEST_ADDRESS: Final = 100  # bytes; the system takes 107 for a socket
+# Hashes what comes in by standard input, which never does: it lives until that is closed. `rcd`
+# would outlive us.
+ATTENDANT: Final = ("md5sum", "-")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,31 +59,95 @@ class Outcome:
 
 @dataclass(kw_only=True)
 class Rclone(RClone):
-    """rclone with one remote, one source, and a log in the run folder."""
+    """rclone with one remote, one source, and a log in the run folder; for several threads."""
 
     binary: Path
     remote: Remote
     source: Path
     work: Path
     redact: Redactor
+    ears: Ears
     passed: tuple[str, ...] = ()
     extra: tuple[str, ...] = ()
-    commands: list[str] = field(default_factory=list)
+    commands: dict[str, str] = field(default_factory=dict)  # by command and headers
 
     def __post_init__(self) -> None:
         super().__init__("")
         self.log.disabled = True  # it would print our arguments and rclone's raw output
         self._upload = Upload()
-        self._handle: Callable[[Event], bool] = _ignore
+        self._daemon: Daemon | None = None
+        self._before = (0, 0)
+        self._starting = threading.Lock()
+        self._numbers = count()
 
-    def copy_names(
-        self, names: Iterable[str], upload: Upload, handle: Callable[[Event], bool]
-    ) -> Outcome:
-        """Upload the named files; `handle` sees each event and may end rclone by saying True."""
-        headers = [f"--header-upload={header}" for header in upload.headers]
+    def copy_names(self, names: Collection[str], upload: Upload, limit: int) -> Call:
+        """Upload the named files, at most `limit` of them and of others in flight at once.
+
+        Return what became of each; raise EndedError if rclone ended over it.
+        """
+        call = Call(waiting=set(names), transfers=-(-limit // 2))
         with self._list(names) as listed:
-            flags = ["--no-check-dest", "--retries=1"]
-            return self._run("copy", [*listed, *flags, *self.extra, *headers], upload, handle)
+            request = {
+                "srcFs": str(self.source),
+                "dstFs": {"_name": NAME, "_root": self.remote.path, **dict(upload.config)},
+                "_config": {"NoCheckDest": True, "Retries": 1, "UploadHeaders": _headers(upload)},
+                "_filter": {"FilesFromRaw": [str(listed)]},
+            }
+            self.daemon().copy(request, call, limit)
+        headers = [f"--header-upload={header}" for header in upload.headers]
+        flags = ["--no-check-dest", "--retries=1", f"--transfers={limit}", *self.extra]
+        self._note("copy", headers, [*flags, *headers])
+        self._note("check", [], ["--one-way", *self.extra])
+        return call
+
+    def _note(self, command: str, headers: list[str], flags: list[str]) -> None:
+        """Keep the commands that do the same by hand; LIST holds one name a line."""
+        words = [str(self.source), self.remote.root, "--files-from-raw=LIST", *flags, *FAITHFUL]
+        line = self.redact(shlex.join(["rclone", command, *words]))
+        self.commands.setdefault(f"{command} {headers}", line)
+
+    def daemon(self) -> Daemon:
+        """Return the rclone that copies, started where there is none."""
+        with self._starting:
+            if self._daemon is None or not self._daemon.alive:
+                self._retire()
+                words = ["--rc", f"--rc-addr=unix://{self._address}", *self.extra]
+                self._daemon = self.run_cmd(ATTENDANT[0], [*ATTENDANT[1:], *words, *_COMMON])[
+                    "outcome"
+                ]
+                self._daemon.open()
+            return self._daemon
+
+    @cached_property
+    def _address(self) -> Path:
+        path = self.work / "rclone.sock"
+        if len(os.fsencode(path)) <= LONGEST_ADDRESS:
+            return path
+        return Path(tempfile.mkdtemp(prefix="media-orchestrator-")) / path.name
+
+    @property
+    def sent(self) -> tuple[int, int]:
+        """Return how many files and bytes were sent so far, those sent twice counted twice."""
+        now = self._daemon
+        return (
+            self._before[0] + (now.files if now else 0),
+            self._before[1] + (now.sent if now else 0),
+        )
+
+    def _retire(self) -> None:
+        if self._daemon is not None:
+            self._before = self.sent
+            self._daemon.end()
+            _end(self._daemon.child)
+            self._daemon = None
+        self._address.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """End the rclone that copies; who waits for it gets EndedError."""
+        with self._starting:
+            self._retire()
+        if self._address.parent != self.work:
+            shutil.rmtree(self._address.parent, ignore_errors=True)
 
     def check_names(
         self, names: Iterable[str], upload: Upload, *, download: bool
@@ -89,38 +155,32 @@ class Rclone(RClone):
         """Return rclone's mark (= * + ! -) of each name, and how many hashes it missed."""
         missed = 0
 
-        def handle(event: Event) -> bool:
+        def handle(event: Event) -> None:
             nonlocal missed
             if found := re.match(r"(\d+) hashes could not be checked", event.message):
                 missed = int(found[1])
-            return False
 
         combined = _private(self.work / "combined")
         with self._list(names) as listed:
-            flags = [*listed, "--one-way", f"--combined={combined}"]
-            self._run("check", [*flags, *(["--download"] if download else [])], upload, handle)
+            flags = [f"--files-from-raw={listed}", "--one-way", f"--combined={combined}"]
+            flags += ["--download"] if download else []
+            self._upload, self._handle = upload, handle
+            words = [str(self.source), self.remote.root, *flags, *self.extra, *_COMMON]
+            found: Outcome = self.run_cmd("check", words)["outcome"]
+        self.commands.setdefault("check []", found.command)
         text = combined.read_bytes().decode("utf-8", "surrogateescape")
         combined.unlink()
         return {line[2:]: line[0] for line in text.split("\n") if line}, missed
 
     @contextmanager
-    def _list(self, names: Iterable[str]) -> Iterator[list[str]]:
-        path = _private(self.work / "files-from")
+    def _list(self, names: Iterable[str]) -> Iterator[Path]:
+        path = _private(self.work / f"files-from-{next(self._numbers)}")
         path.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
-        yield [str(self.source), self.remote.root, f"--files-from-raw={path}"]
+        yield path
         path.unlink()
 
-    def _run(
-        self, command: str, args: list[str], upload: Upload, handle: Callable[[Event], bool]
-    ) -> Outcome:
-        self._upload, self._handle = upload, handle
-        logging = ["--use-json-log", "--log-level=INFO", "--stats=1s", "--stats-log-level=NOTICE"]
-        found: Outcome = self.run_cmd(command, [*args, *FAITHFUL, *logging])["outcome"]
-        self.commands.append(found.command)
-        return found
-
-    def _environment(self) -> dict[str, str]:
-        return {**_inherited(*self.passed), **self.remote.environment(self._upload, self._obscured)}
+    def _environment(self, upload: Upload) -> dict[str, str]:
+        return {**_inherited(*self.passed), **self.remote.environment(upload, self._obscured)}
 
     @cached_property
     def _obscured(self) -> Mapping[str, str]:
@@ -133,33 +193,67 @@ class Rclone(RClone):
         where = command_with_args.index("--config")
         argv = [str(self.binary), command_with_args[1], "--config="]
         argv += command_with_args[where + 2 :]
+        if argv[1] == ATTENDANT[0]:
+            return {"outcome": self._attended(argv)}
         with tempfile.TemporaryFile() as output:
-            code = self._follow(argv, output.fileno())
+            child = self._started(argv, self._environment(self._upload), stdout=output.fileno())
+            try:
+                self._follow(child, self._handle)
+                code = child.wait()
+            finally:
+                _end(child)
             output.seek(0)
             text = output.read().decode("utf-8", "surrogateescape")
-        command = self.redact(" ".join(["rclone", *argv[1:]]))
+        command = self.redact(shlex.join(["rclone", *argv[1:]]))
         return {"outcome": Outcome(code=code, output=text, command=command)}
 
-    def _follow(self, argv: list[str], output: int) -> int:
-        child = subprocess.Popen(
+    def _attended(self, argv: list[str]) -> Daemon:
+        """Start an rclone that lives until its standard input is closed, and hear what it says."""
+        who = credentials()
+        child = self._started(argv, {**self._environment(Upload()), **who}, stdin=subprocess.PIPE)
+        daemon = Daemon(
+            child=child, address=self._address, password=who["RCLONE_RC_PASS"], ears=self.ears
+        )
+        follow = threading.Thread(target=self._follow, args=(child, daemon.hear), daemon=True)
+        follow.start()
+        return daemon
+
+    def _started(
+        self,
+        argv: list[str],
+        env: Mapping[str, str],
+        *,
+        stdin: int = subprocess.DEVNULL,
+        stdout: int = subprocess.DEVNULL,
+    ) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
             argv,
-            env=self._environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
+            env=env,
+            stdin=stdin,
+            stdout=stdout,
             stderr=subprocess.PIPE,
             process_group=0,
         )
+
+    def _follow(self, child: subprocess.Popen[bytes], handle: Callable[[Event], None]) -> None:
+        """Keep each line of its log, without secrets, and hand it on."""
         assert child.stderr is not None  # noqa: S101  # PIPE was asked for
-        try:
-            with _private(self.work.parent / "rclone.log.jsonl").open("a", encoding="utf-8") as log:
-                for line in child.stderr:
-                    text = line.decode("utf-8", "replace")
-                    log.write(self.redact(text))
-                    if self._handle(_event(text, self.redact)):
-                        child.terminate()
-            return child.wait()
-        finally:
-            _end(child)
+        with (
+            suppress(ValueError),  # closed by _end
+            _private(self.work.parent / "rclone.log.jsonl").open("a", 1, encoding="utf-8") as log,
+        ):
+            for line in child.stderr:
+                text = line.decode("utf-8", "replace")
+                log.write(self.redact(text))
+                handle(event(text, self.redact))
+
+
+_COMMON: Final = (*FAITHFUL, *LOGGING)
+
+
+def _headers(upload: Upload) -> list[dict[str, str]]:
+    pairs = (header.partition(": ") for header in upload.headers)
+    return [{"Key": key, "Value": value} for key, _, value in pairs]
 
 
 def _private(path: Path) -> Path:
@@ -184,10 +278,6 @@ def _obscure(binary: Path, password: str) -> str:
     return run.stdout.decode().strip()
 
 
-def _ignore(_: Event) -> bool:
-    return False
-
-
 def _end(child: subprocess.Popen[bytes]) -> None:
     """Leave no rclone behind, whatever interrupted us."""
     if child.poll() is None:
@@ -198,19 +288,6 @@ def _end(child: subprocess.Popen[bytes]) -> None:
         child.wait()
     if child.stderr:
         child.stderr.close()
-
-
-def _event(line: str, redact: Redactor) -> Event:
-    try:
-        found = json.loads(line)
-    except ValueError:
-        return Event(level="critical", message=redact(line.strip()))
-    return Event(
-        level=found.get("level", ""),
-        message=redact(found.get("msg", "").strip()),
-        name=found.get("object"),
-        stats=found.get("stats"),
-    )
 
 
 def usable_config(remote: Remote) -> str:

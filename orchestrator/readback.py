@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import posixpath
 import random
@@ -12,9 +13,10 @@ from typing import Any, Final
 
 from orchestrator.compare import by_class, by_client
 from orchestrator.errors import ConfigurationError
-from orchestrator.job import Job
-from orchestrator.ledger import Row, State
+from orchestrator.job import Job, Route, Wishes
+from orchestrator.ledger import Glance, Ledger, Row, State
 from orchestrator.template import Defect
+from orchestrator.thumbnails import MOST, Picture, picture, worth_showing
 
 VERIFIED: Final = "state = 'verified'"
 CONFIDENCE: Final = 0.95
@@ -29,6 +31,7 @@ ODD: Final = {  # classes of names that have broken storages before: facts, name
     "long": re.compile(r"[^/]{200}"),
     "leading hyphen": re.compile(r"(^|/)-"),
 }
+PLAIN: Final = re.compile(r"(?:\w[\w.-]*/)*\w[\w.-]{0,150}(?<!\.)", re.ASCII)  # none of these
 OK: Final = "ok"
 DEFECT: Final = "defect of the class"
 
@@ -38,9 +41,19 @@ class Sample:
     """The names to read: those drawn at random, and one of each kind of file."""
 
     names: frozenset[str]
-    drawn: int
-    population: int
+    drawn: frozenset[str]
+    pictured: frozenset[str]
     seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """What reading a file showed; `fault` is '' unless that makes it unverified."""
+
+    row: Row
+    result: str
+    fault: str = ""
+    picture: Picture | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,100 +112,134 @@ def bound(drawn: int, population: int) -> float:
     return float(1 - (1 - CONFIDENCE) ** (1 / drawn)) if drawn else 1.0
 
 
-def choose(rows: Iterable[Row], population: int, drawn: int, seed: int) -> Sample:
+def draw(ledger: Ledger, wishes: Wishes, where: str) -> Sample:
+    """Choose what to read back among the files of a state."""
+    population, _ = ledger.count(where)
+    seed = wishes.seed if wishes.seed is not None else random.randrange(1 << 32)  # noqa: S311
+    drawn = sample_size(wishes.sample, population)
+    return choose(ledger.glances(where), population, drawn, seed, pictures=wishes.thumbnails)
+
+
+def choose(
+    rows: Iterable[Glance], population: int, drawn: int, seed: int, *, pictures: bool = False
+) -> Sample:
     """Draw at random, and add the first of each extension, batch and odd name, and the extremes."""
     places = set(random.Random(seed).sample(range(population), drawn))  # noqa: S311  # statistics
+    random_names: set[str] = set()
     names: set[str] = set()
+    shown: set[str] = set()
     kinds: set[Any] = set()
-    extremes: dict[str, Row] = {}
+    extremes: dict[str, Glance] = {}
     for place, row in enumerate(rows):
-        new = set(_kinds(row)) - kinds
-        kinds |= new
-        if new or place in places:
+        if place in places:
+            random_names.add(row.name)
+        if place in places or not kinds.issuperset(_kinds(row)):
             names.add(row.name)
+            kinds.update(_kinds(row))
+            if pictures and len(shown) < MOST and worth_showing(row.type, row.size):
+                shown.add(row.name)
         _note_extremes(extremes, row)
     names |= {row.name for row in extremes.values()}
-    return Sample(names=frozenset(names), drawn=drawn, population=population, seed=seed)
+    return Sample(
+        names=frozenset(names),
+        drawn=frozenset(random_names),
+        pictured=frozenset(shown),
+        seed=seed,
+    )
 
 
-def _kinds(row: Row) -> Iterator[tuple[str, Any]]:
+def _kinds(row: Glance) -> Iterator[tuple[str, Any]]:
     yield "extension", posixpath.splitext(row.name)[1].lower()
     yield "batch", row.batch
     yield "kind", row.kind
     yield "direct", bool(row.direct)
     if not row.size:
         yield "empty", True
-    for title, pattern in ODD.items():
-        if pattern.search(row.name):
-            yield "odd", title
+    if not PLAIN.fullmatch(row.name):
+        yield from (("odd", title) for title, pattern in ODD.items() if pattern.search(row.name))
 
 
-def _note_extremes(extremes: dict[str, Row], row: Row) -> None:
+def _note_extremes(extremes: dict[str, Glance], row: Glance) -> None:
     if "smallest" not in extremes or row.size < extremes["smallest"].size:
         extremes["smallest"] = row
     if "largest" not in extremes or row.size > extremes["largest"].size:
         extremes["largest"] = row
 
 
-def read_back(job: Job) -> Statement:
-    """Read the sample, compare bytes and headers, and note the result in the ledger."""
-    population, _ = job.ledger.count(VERIFIED)
-    drawn = sample_size(job.wishes.sample, population)
-    seed = job.wishes.seed if job.wishes.seed is not None else random.randrange(1 << 32)  # noqa: S311
-    sample = choose(job.ledger.rows(VERIFIED), population, drawn, seed)
-    rows = [row for row in job.ledger.rows(VERIFIED) if row.name in sample.names]
+def read_back(job: Job, sample: Sample) -> list[Picture]:
+    """Read what of the sample was not read yet, and note the results in the ledger."""
+    where = f"{VERIFIED} AND readback IS NULL"
+    rows = [row for row in job.ledger.rows(where) if row.name in sample.names]
     job.observer.stage("reading back", len(rows), sum(row.size for row in rows))
-    wrong = _read(job, rows)
-    defective = VERIFIED + f" AND readback LIKE '{DEFECT}%'"
+    return list(_read(job, rows, sample.pictured))
+
+
+def _read(job: Job, rows: list[Row], pictured: frozenset[str]) -> Iterator[Picture]:
+    size = 0
+    readings = job.map(lambda row: judge(job, row, row.name in pictured), rows)
+    for done, reading in enumerate(readings, 1):
+        size += reading.row.size
+        state = State.FAILED if reading.fault else State.VERIFIED
+        values = (reading.result, state, reading.fault, reading.row.name)
+        job.ledger.update("readback state reason", [values])
+        job.observer.advance(done, size)
+        if reading.picture:
+            yield reading.picture
+
+
+def state(ledger: Ledger, sample: Sample) -> Statement:
+    """Say what all that was read in this run proves."""
+    read = drawn = 0
+    for row in ledger.glances("readback IS NOT NULL AND state <> 'gone'"):
+        read += 1
+        drawn += row.name in sample.drawn
+    wrong, _ = ledger.count("readback IS NOT NULL AND state = 'failed'")
+    unreadable, _ = ledger.count(f"{VERIFIED} AND readback LIKE '{DEFECT}%'")
+    population = ledger.count(VERIFIED)[0] + wrong
     return Statement(
-        read=len(rows),
+        read=read,
         wrong=wrong,
-        unreadable=sum(row.name in sample.names for row in job.ledger.rows(defective)),
+        unreadable=unreadable,
         drawn=drawn,
         population=population,
-        seed=seed,
+        seed=sample.seed,
         confidence=CONFIDENCE,
         bound=bound(drawn, population),
     )
 
 
-def _read(job: Job, rows: list[Row]) -> int:
-    wrong = size = 0
-    for done, (row, result, fault) in enumerate(job.map(lambda r: _judge(job, r), rows), 1):
-        size += row.size
-        wrong += bool(fault)
-        state = State.FAILED if fault else State.VERIFIED
-        job.ledger.update("readback state reason", [(result, state, fault, row.name)])
-        job.observer.advance(done, size)
-    return wrong
-
-
-def _judge(job: Job, row: Row) -> tuple[Row, str, str]:
-    """Return what reading the object showed, and '' unless that makes the file unverified."""
-    fault = by_class(job, row)
-    defect = next((d for d in job.target.defects if d.match.search(fault)), None)
-    if fault and defect and _excuses(job, row, defect):
-        return row, f"{DEFECT}: {defect.says}", ""
+def judge(route: Route, row: Row, pictured: bool) -> Reading:
+    """Read one object through the class, and compare its bytes and headers with a save()'s."""
+    kept = io.BytesIO() if pictured else None
+    fault = by_class(route, row, kept)
+    defect = next((d for d in route.target.defects if d.match.search(fault)), None)
+    if fault and defect and _excuses(route, row, defect):
+        return Reading(row=row, result=f"{DEFECT}: {defect.says}")
     if fault:
-        return row, fault, fault
-    difference = headers(job, row)
-    return row, difference or OK, difference if row.written else ""
+        return Reading(row=row, result=fault, fault=fault)
+    difference = headers(route, row)
+    return Reading(
+        row=row,
+        result=difference or OK,
+        fault=difference if row.written else "",
+        picture=picture(route.path(row), row.name, kept) if kept else None,
+    )
 
 
-def _excuses(job: Job, row: Row, defect: Defect) -> bool:
+def _excuses(route: Route, row: Row, defect: Defect) -> bool:
     """A foreseen defect explains a failure only where the bytes in the store are right."""
     foreseen = defect.above is not None or defect.below is not None
-    return not foreseen or not by_client(job, row)
+    return not foreseen or not by_client(route, row)
 
 
-def headers(job: Job, row: Row) -> str:
+def headers(route: Route, row: Row) -> str:
     """Return '' if the object has the headers of a save(), else the first that differs.
 
     An object that no run of ours wrote keeps its headers; the report names the difference.
     """
     if row.key is None:
         return ""
-    target = job.own_target()
+    target = route.own_target()
     expected = target.parameters(row.key)
     for name, value in target.client.head(row.key).items():
         wanted = _comparable(name, expected)

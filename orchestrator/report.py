@@ -176,7 +176,7 @@ def build(
         previous=_previous(ledger),
         throughput=tuple(throughput),
         timings=timings,
-        commands=tuple(job.rclone.commands),
+        commands=tuple(job.rclone.commands.values()),
         notes=(*job.remote.notes, *_defects(job)),
         site=job.remote.site,
     )

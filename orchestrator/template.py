@@ -225,6 +225,8 @@ class Tuning:
     checkers: int
     readers: int
     flags: tuple[str, ...]
+    part_from: int  # bytes from which a file is sent in parts; 0: never
+    part_memory: int  # bytes that rclone holds of each such file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -370,6 +372,8 @@ def _tuning(entry: Mapping[str, Any]) -> Tuning:
         checkers=entry["checkers"],
         readers=entry["readers"],
         flags=tuple(entry.get("flags", ())),
+        part_from=entry.get("part_from", 0),
+        part_memory=entry.get("part_memory", 1),
     )
 
 

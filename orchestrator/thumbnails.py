@@ -5,13 +5,10 @@ from __future__ import annotations
 import base64
 import io
 from dataclasses import dataclass
-from itertools import islice
+from pathlib import Path
 from typing import BinaryIO, Final
 
 from PIL import Image, ImageOps
-
-from orchestrator.job import Job
-from orchestrator.ledger import Row
 
 MOST: Final = 24
 EDGE: Final = 240  # pixels of the longer side
@@ -28,26 +25,17 @@ class Picture:
     stored: str
 
 
-def contact_sheet(job: Job) -> list[Picture]:
-    kinds = ", ".join(f"'{kind}'" for kind in PICTURES)
-    rows = job.ledger.rows(
-        f"state = 'verified' AND readback = 'ok' AND type IN ({kinds}) AND size < {BIGGEST}"
-    )
-    pictures = (picture for row in rows if (picture := _picture(job, row)))
-    return list(islice(pictures, MOST))
+def worth_showing(content_type: str | None, size: int) -> bool:
+    return content_type in PICTURES and size < BIGGEST
 
 
-def _picture(job: Job, row: Row) -> Picture | None:
+def picture(path: Path, name: str, stored: BinaryIO) -> Picture | None:
     """Return None for what is no picture after all: its bytes are proven by other means."""
     try:
-        with job.path(row).open("rb") as file:
-            original = _thumbnail(file)
-        with job.own_target().storage.open(row.name, "rb") as file:
-            stored = _thumbnail(io.BytesIO(file.read()))
-    except Exception:  # noqa: BLE001  # of Pillow on hostile files, and of any SDK
-        job.forget_target()
+        with path.open("rb") as file:
+            return Picture(name=name, original=_thumbnail(file), stored=_thumbnail(stored))
+    except Exception:  # noqa: BLE001  # of Pillow on hostile files
         return None
-    return Picture(name=row.name, original=original, stored=stored)
 
 
 def _thumbnail(file: BinaryIO) -> str:

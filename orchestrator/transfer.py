@@ -1,209 +1,112 @@
-"""Bring planned files into the store: by rclone in batches, by the class where rclone cannot."""
+"""Bring planned files into the store, shard by shard, and take what became of each into the ledger.
+
+Several shards are under way at once: while one is sent, others are hashed, listed and read back.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol, Self
 
-from orchestrator.clients import Client
-from orchestrator.errors import OrchestratorError
-from orchestrator.job import Job
-from orchestrator.known import explain, recognise, words
-from orchestrator.ledger import Row, State
-from orchestrator.rclone import Event
+from orchestrator.job import Job, Route
+from orchestrator.readback import Sample
+from orchestrator.shard import Result, Shard, divide
 from orchestrator.storage import Upload
+from orchestrator.thumbnails import Picture
+from orchestrator.worker import Done, work
 
-PAUSES: Final = (1.0, 5.0, 15.0)  # seconds before each further attempt
-STALL = 5.0  # seconds without a byte sent, after which we look whether the store is still there
-FLUSH = 500  # files noted in the ledger at once
+PLANNED: Final = "state = 'planned'"
+AT_ONCE: Final = 4  # shards: two are sent, the others are prepared and proven meanwhile
+TICK: Final = 0.5  # seconds between two looks at what was sent
+
+
+class Crew(AbstractContextManager["Crew"], Protocol):
+    """Who does the shards: threads of this process, or other machines."""
+
+    def results(self, shards: Iterable[Shard]) -> Iterator[Done | None]:
+        """Yield what became of each shard, in any order, and None every now and then.
+
+        Raise what a shard raised; then the others are of no interest any more.
+        """
+
+    def sent(self) -> tuple[int, int]:
+        """Return how many files and bytes were sent so far."""
 
 
 @dataclass(kw_only=True)
-class _Batch:
-    """Follows one `rclone copy` through its log."""
+class Threads:
+    """The crew of one machine."""
 
-    job: Job
-    before: tuple[int, int]
-    done: list[str] = field(default_factory=list)
-    sent: int = 0
-    errors: dict[str, str] = field(default_factory=dict)
-    last: str = ""
-    fatal: OrchestratorError | None = None
-    size: int = 0
-    moved: float = field(default_factory=time.monotonic)
-    gone: OrchestratorError | None = None
+    route: Route
+    _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(AT_ONCE, "shard"))
 
-    def __call__(self, event: Event) -> bool:
-        """Take in one line of the log; return True to end rclone."""
-        if event.stats:
-            self._advance(int(event.stats.get("bytes", 0)))
-        elif event.name and "Copied (" in event.message:
-            self._copied(event.name)
-        elif event.level in ("error", "critical"):
-            self._failed(event)
-        return bool(self.fatal or self.gone)
+    def __enter__(self) -> Self:
+        return self
 
-    def _advance(self, size: int) -> None:
-        files, before = self.before
-        self.job.observer.advance(files + self.sent, before + size)
-        now = time.monotonic()
-        self.job.throughput.append((now, before + size))
-        if size != self.size:
-            self.size, self.moved = size, now
-        elif now - self.moved > STALL:
-            self.gone = _unreachable(self.job)
-            self.moved = time.monotonic()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind:
+            self.route.stopped.set()
+        self.route.rclone.close()
+        self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def _copied(self, name: str) -> None:
-        self.sent += 1
-        self.done.append(name)
-        if len(self.done) >= FLUSH:
-            self.flush()
+    def sent(self) -> tuple[int, int]:
+        return self.route.rclone.sent
 
-    def _failed(self, event: Event) -> None:
-        self.last = event.message
-        if event.name:
-            self.errors[event.name] = event.message
-        self.fatal = self.fatal or _fatal(self.job, event.message)
-
-    def flush(self) -> None:
-        rows = [(State.PRESENT, "", True, name) for name in self.done]
-        self.job.ledger.update("state reason written", rows)
-        self.done.clear()
+    def results(self, shards: Iterable[Shard]) -> Iterator[Done | None]:
+        stream = iter(shards)
+        running: set[Future[Done]] = set()
+        while True:
+            while len(running) <= AT_ONCE and (shard := next(stream, None)):
+                running.add(self._pool.submit(work, self.route, shard))
+            if not running:
+                return
+            done, running = wait(running, TICK, FIRST_COMPLETED)
+            yield from (future.result() for future in done)
+            yield None
 
 
-def _fatal(job: Job, said: str) -> OrchestratorError | None:
-    """Return the error to end with if the store would say the same of every file."""
-    known = recognise(job.target.template, said)
-    fatal = known and known.kind in ("access", "configuration")
-    return explain(job.target.template, said) if fatal else None
+def transfer(
+    job: Job, uploads: Mapping[int, Upload], sample: Sample, crew: Crew
+) -> Iterator[Picture]:
+    """Send all planned files; yield the pictures that were read back on the way.
 
-
-def _unreachable(job: Job) -> OrchestratorError | None:
-    """Return the error to end with if the store cannot be reached any more.
-
-    rclone goes on for hours without a network: it tries each file 10 times, at last 2 s apart.
-    """
-    try:
-        job.target.client.probe(job.target.prefix, job.source)
-    except Exception as error:  # noqa: BLE001  # any error of any SDK
-        said = job.target.redact(words(error))
-        known = recognise(job.target.template, said)
-        if known and known.kind == "network":
-            return explain(job.target.template, said, amid=True)
-    return None
-
-
-def copy(job: Job, uploads: Mapping[int, Upload]) -> None:
-    """Send all planned files; what could not be sent is `failed` with its reason.
-
+    Each file ends as verified, failed, or present where only another proof can tell.
     Raise AccessRefusedError as soon as the store shows that it will take none.
     """
-    _prepare(job)
-    files, size = job.ledger.count("state = 'planned'")
+    files, size = job.ledger.count(PLANNED)
     job.observer.stage("copying", files, size)
-    sent = (0, 0)
-    for number, upload in uploads.items():
-        where = f"batch = {number} AND direct IS NULL"
-        before = job.ledger.count(f"state = 'planned' AND {where}")
-        if before[0]:
-            _copy_batch(job, upload, where, sent)
-            sent = sent[0] + before[0], sent[1] + before[1]
-            job.observer.advance(*sent)
-    _save_direct(job, sent)
-    _settle(job)
+    if not files:
+        return
+    _prepare(job)
+    # Whose objects these will be is noted before they are sent: a kill may leave no time after.
+    job.ledger.execute(f"UPDATE entry SET written = 1 WHERE {PLANNED}")  # noqa: S608  # ours
+    shards = divide(job.ledger, PLANNED, uploads, sample)
+    with crew:
+        for done in crew.results(shards):
+            _advance(job, crew)
+            if done:
+                job.ledger.update(
+                    "state reason hashes evidence tags readback", _values(done.results)
+                )
+                yield from done.pictures
+    job.observer.advance(files, size)
 
 
 def _prepare(job: Job) -> None:
-    rows = job.ledger.rows("state = 'planned' AND direct IS NULL")
+    rows = job.ledger.rows(f"{PLANNED} AND direct IS NULL")
     job.target.client.prepare(row.key for row in rows if row.key is not None)
 
 
-def _copy_batch(job: Job, upload: Upload, where: str, sent: tuple[int, int]) -> None:
-    planned = f"state = 'planned' AND {where}"
-    _claim(job, planned)
-    for attempt in range(job.wishes.attempts):
-        batch = _Batch(job=job, before=sent)
-        names = (row.name for row in job.ledger.rows(planned))
-        try:
-            job.rclone.copy_names(names, upload, batch)
-        finally:
-            batch.flush()
-        if batch.fatal:
-            raise batch.fatal
-        if not job.ledger.count(planned)[0]:
-            return
-        if attempt + 1 < job.wishes.attempts:
-            _pause(job, attempt, str(batch.gone.problems[0].what) if batch.gone else batch.last)
-    if batch.gone:
-        raise batch.gone
-    _give_up(job, planned, batch)
+def _advance(job: Job, crew: Crew) -> None:
+    files, size = crew.sent()
+    job.observer.advance(files, size)
+    job.throughput.append((time.monotonic(), size))
 
 
-def _claim(job: Job, where: str) -> None:
-    """Note whose objects these will be before they are sent: a kill may leave no time after."""
-    job.ledger.execute(f"UPDATE entry SET written = 1 WHERE {where}")  # noqa: S608  # ours
-
-
-def _pause(job: Job, attempt: int, why: str) -> None:
-    seconds = PAUSES[min(attempt, len(PAUSES) - 1)]
-    job.observer.note(f"some files were not sent ({why[:200]}); again in {seconds:.0f} s")
-    time.sleep(seconds)
-
-
-def _give_up(job: Job, planned: str, batch: _Batch) -> None:
-    last = batch.last or "rclone did not find it"
-    rows = (
-        (State.FAILED, f"not sent: {batch.errors.get(row.name, last)}", row.name)
-        for row in job.ledger.rows(planned)
-    )
-    job.ledger.update("state reason", rows)
-
-
-def _save_direct(job: Job, sent: tuple[int, int]) -> None:
-    planned = "state = 'planned' AND direct IS NOT NULL"
-    _claim(job, planned)
-    rows = job.ledger.rows(planned)
-    for row, wrong in job.map(lambda row: (row, _save(job, row)), rows):
-        state = State.FAILED if wrong else State.PRESENT
-        job.ledger.update("state reason written", [(state, wrong, not wrong, row.name)])
-        sent = sent[0] + 1, sent[1] + row.size
-        job.observer.advance(*sent)
-
-
-def _settle(job: Job) -> None:
-    """Let the class's client finish what rclone cannot do to an object; most have nothing to do."""
-    if type(job.target.client).settle is Client.settle:
-        return
-    rows = job.ledger.rows("state = 'present' AND direct IS NULL AND written")
-    for row, wrong in job.map(lambda row: (row, _settled(job, row)), rows):
-        if wrong:
-            job.ledger.update("state reason", [(State.FAILED, wrong, row.name)])
-
-
-def _settled(job: Job, row: Row) -> str:
-    try:
-        job.own_target().client.settle(row.name)
-    except Exception as error:  # noqa: BLE001  # any error of any SDK
-        job.forget_target()
-        return job.target.redact(f"not settled: {type(error).__name__}: {error}")
-    return ""
-
-
-def _save(job: Job, row: Row) -> str:
-    """Save one file through the class; return '' or why it could not be."""
-    wrong = ""
-    for attempt in range(job.wishes.attempts):
-        try:
-            job.own_target().save(row.name, job.path(row))
-        except Exception as error:  # any error of any SDK
-            job.forget_target()
-            if fatal := _fatal(job, job.target.redact(words(error))):
-                raise fatal from error
-            wrong = job.target.redact(f"not sent: {type(error).__name__}: {error}")
-            time.sleep(PAUSES[attempt] if attempt + 1 < job.wishes.attempts else 0)
-        else:
-            return ""
-    return wrong
+def _values(results: Iterable[Result]) -> Iterator[tuple[object, ...]]:
+    for r in results:
+        yield r.state, r.reason, r.hashes, r.evidence, r.tags, r.readback, r.name

@@ -36,6 +36,13 @@ class Client(Protocol):
     def objects(self, prefix: str) -> Iterator[Stored]:
         """List every object whose key starts with `prefix`."""
 
+    def between(self, prefix: str, after: str, last: str) -> Iterable[Stored] | None:  # noqa: ARG002
+        """Yield the objects with keys from behind `after` to `last`; None where it cannot.
+
+        May be called from several threads. What it leaves out is looked for in a whole listing.
+        """
+        return None
+
     def head(self, key: str) -> Mapping[str, Any]:  # noqa: ARG002  # a store without headers
         """Return the parameters under which `key` is stored, named as the class names them."""
         return {}

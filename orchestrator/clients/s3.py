@@ -51,7 +51,17 @@ class Client(clients.Client):
         quick.connection.meta.client.list_objects_v2(**self._ask(), Prefix=prefix, MaxKeys=1)
 
     def objects(self, prefix: str) -> Iterator[Stored]:
-        pages = self._s3.get_paginator("list_objects_v2").paginate(**self._ask(), Prefix=prefix)
+        return self._listed(Prefix=prefix)
+
+    def between(self, prefix: str, after: str, last: str) -> Iterator[Stored]:
+        """Yield a range of keys; a server that knows no StartAfter has its listing broken off."""
+        for stored in self._listed(Prefix=prefix, **({"StartAfter": after} if after else {})):
+            if not after < stored.key <= last:
+                return
+            yield stored
+
+    def _listed(self, **where: str) -> Iterator[Stored]:
+        pages = self._s3.get_paginator("list_objects_v2").paginate(**self._ask(), **where)
         for page in pages:
             for item in page.get("Contents", ()):
                 tag = item["ETag"].strip('"')

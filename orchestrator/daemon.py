@@ -1,0 +1,268 @@
+"""A long-lived rclone that copies lists of files on request, several at a time.
+
+A process for each list costs 60 ms, and each would drain its own tail; a request costs 4 ms.
+Source of the protocol: rclone, "Remote controlling rclone".
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import secrets
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from orchestrator.errors import OrchestratorError, RcloneUnusableError
+from orchestrator.event import Event
+
+PATIENCE: Final = 20.0  # seconds that rclone gets to open its socket
+LAST_WORDS: Final = 1.0  # seconds that its log may be behind its answer
+STALL: Final = 5.0  # seconds without a byte sent, after which we look whether the store is there
+TICK: Final = 0.5  # seconds between two looks at what was sent
+OURS: Final = ("NoCheckDest", "Retries", "Transfers", "UploadHeaders")
+USER: Final = "media-orchestrator"
+
+
+class EndedError(Exception):
+    """rclone is gone; `cause` is the error to end with, if it was ended for one."""
+
+    def __init__(self, cause: OrchestratorError | None) -> None:
+        super().__init__("rclone ended")
+        self.cause = cause
+
+
+@dataclass(kw_only=True)
+class Call:
+    """A list of files on its way: which are still waiting, and what was said of the others."""
+
+    waiting: set[str]
+    transfers: int
+    errors: dict[str, str] = field(default_factory=dict)
+    last: str = ""
+
+    @property
+    def flying(self) -> int:
+        return min(len(self.waiting), self.transfers)
+
+    def unsent(self) -> dict[str, str]:
+        """Return why each file that was not sent was not."""
+        return {**dict.fromkeys(self.waiting, self.last or "rclone did not find it"), **self.errors}
+
+
+class Gate:
+    """Lets a list in as soon as there is room for it beside those in flight: none drains alone.
+
+    Each list gets half of the files that may be in flight, so two fill them.
+    """
+
+    def __init__(self) -> None:
+        self._calls: list[Call] = []
+        self._turn = threading.Condition()
+        self._share = 1.0
+        self.closed = False
+
+    @contextmanager
+    def through(self, call: Call, limit: int) -> Iterator[None]:
+        with self._turn:
+            self._turn.wait_for(lambda: self.closed or self._room(call, limit))
+            call.transfers = max(1, min(call.transfers, int(limit * self._share)))
+            self._calls.append(call)
+        try:
+            yield
+        finally:
+            with self._turn:
+                self._calls.remove(call)
+                self._turn.notify_all()
+
+    def _room(self, call: Call, limit: int) -> bool:
+        flying = sum(other.flying for other in self._calls)
+        return not flying or flying + call.flying <= max(1, int(limit * self._share))
+
+    def find(self, name: str) -> Call | None:
+        with self._turn:
+            return next((call for call in self._calls if name in call.waiting), None)
+
+    def landed(self, call: Call, name: str, error: str = "") -> None:
+        with self._turn:
+            call.waiting.discard(name)
+            if error:
+                call.errors[name] = error
+            self._turn.notify_all()
+
+    def tell_all(self, said: str) -> None:
+        with self._turn:
+            for call in self._calls:
+                call.last = said
+
+    def settle(self, call: Call) -> None:
+        """Wait until the log has said of each file what became of it; of some it never does."""
+        with self._turn:
+            self._turn.wait_for(lambda: self.closed or not call.waiting, LAST_WORDS)
+
+    def throttle(self) -> None:
+        """Halve what may be in flight; each list that gets through then brings a quarter back."""
+        self._share = max(self._share / 2, 1 / 64)
+
+    def recover(self) -> None:
+        self._share = min(self._share * 1.25, 1.0)
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._calls)
+
+    def close(self) -> None:
+        with self._turn:
+            self.closed = True
+            self._turn.notify_all()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ears:
+    """Who is told what rclone says and does not do."""
+
+    fatal: Callable[[str], OrchestratorError | None]  # would each file fail by this?
+    throttled: Callable[[str], bool]
+    stalled: Callable[[], OrchestratorError | None]  # is the store gone?
+
+
+class _Unix(http.client.HTTPConnection):
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost")
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.connect(str(self._path))
+
+
+@dataclass(kw_only=True)
+class Daemon:
+    """A running rclone, behind a socket in a folder that only its owner can enter."""
+
+    child: subprocess.Popen[bytes]
+    address: Path
+    password: str = field(repr=False)
+    ears: Ears
+    gate: Gate = field(default_factory=Gate)
+    sent: int = 0  # bytes
+    files: int = 0
+    cause: OrchestratorError | None = None
+    _moved: float = field(default_factory=time.monotonic)
+
+    def open(self) -> None:
+        """Wait for the socket; raise RcloneUnusableError where this rclone is not as we know it."""
+        limit = time.monotonic() + PATIENCE
+        while True:
+            try:
+                known = self.ask("options/get", {})["main"]
+                break
+            except OSError as error:
+                if self.child.poll() is not None or time.monotonic() > limit:
+                    raise RcloneUnusableError(
+                        f"rclone does not answer on its socket ({error})",
+                        tip="see rclone.log.jsonl in the run folder",
+                    ) from error
+                time.sleep(0.01)
+        if unknown := [name for name in OURS if name not in known]:
+            raise RcloneUnusableError(
+                f"this rclone does not know {', '.join(unknown)}",
+                tip="install the version in requirements.lock",
+            )
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def copy(self, request: Mapping[str, Any], call: Call, limit: int) -> None:
+        """Copy a list; raise EndedError if rclone ends over it. `call` tells what was sent."""
+        with self.gate.through(call, limit):
+            config = {**request["_config"], "Transfers": call.transfers}
+            try:
+                answer = self.ask("sync/copy", {**request, "_config": config})
+            except (OSError, http.client.HTTPException, ValueError) as error:
+                raise EndedError(self.cause) from error
+            call.last = call.last or str(answer.get("error", ""))
+            self.gate.settle(call)
+        if not call.errors:
+            self.gate.recover()
+
+    def ask(self, command: str, request: Mapping[str, Any]) -> dict[str, Any]:
+        connection = _Unix(self.address)
+        try:
+            connection.request(
+                "POST",
+                f"/{command}",
+                json.dumps(request),
+                {"Content-Type": "application/json", **_basic(self.password)},
+            )
+            found: dict[str, Any] = json.loads(connection.getresponse().read())
+        finally:
+            connection.close()
+        return found
+
+    def hear(self, event: Event) -> None:
+        """Take in one line of rclone's log."""
+        if event.level in ("error", "critical"):
+            self._failed(event)
+        elif event.name and "Copied (" in event.message:
+            self.files += 1
+            if call := self.gate.find(event.name):
+                self.gate.landed(call, event.name)
+
+    def _failed(self, event: Event) -> None:
+        if self.ears.throttled(event.message):
+            self.gate.throttle()
+        call = self.gate.find(event.name) if event.name else None
+        if call and event.name:
+            call.last = event.message
+            self.gate.landed(call, event.name, event.message)
+        elif not event.name:
+            self.gate.tell_all(event.message)
+        if fatal := self.ears.fatal(event.message):
+            self.end(fatal)
+
+    def _watch(self) -> None:
+        """Count what was sent; where nothing moves, see whether the store is still there."""
+        while self.child.poll() is None and not self.gate.closed:
+            time.sleep(TICK)
+            with suppress(OSError, http.client.HTTPException, ValueError):
+                sent = int(self.ask("core/stats", {}).get("bytes", 0))
+                self._advance(sent)
+
+    def _advance(self, sent: int) -> None:
+        now = time.monotonic()
+        if sent != self.sent or not self.gate.busy:
+            self.sent, self._moved = sent, now
+        elif now - self._moved > STALL:
+            if gone := self.ears.stalled():
+                self.end(gone)
+            self._moved = time.monotonic()
+
+    def end(self, cause: OrchestratorError | None = None) -> None:
+        """End rclone; all calls raise EndedError with the first cause."""
+        self.cause = self.cause or cause
+        self.gate.close()
+        if self.child.stdin:
+            with suppress(OSError):
+                self.child.stdin.close()
+        if self.child.poll() is None:
+            self.child.terminate()
+
+    @property
+    def alive(self) -> bool:
+        return not self.gate.closed and self.child.poll() is None
+
+
+def credentials() -> dict[str, str]:
+    """Return the variables by which rclone learns who may ask it."""
+    return {"RCLONE_RC_USER": USER, "RCLONE_RC_PASS": secrets.token_urlsafe(24)}
+
+
+def _basic(password: str) -> dict[str, str]:
+    from base64 import b64encode
+
+    return {"Authorization": "Basic " + b64encode(f"{USER}:{password}".encode()).decode()}

@@ -1,0 +1,83 @@
+"""The unit of work: files that follow each other by name, small enough to be done again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from orchestrator.ledger import Ledger, Row, State
+from orchestrator.readback import Sample
+from orchestrator.storage import Upload
+
+PARTS: Final = 8  # the first shard is this part of all, each further one of what is left
+MOST_FILES: Final = 4_000
+FEWEST_FILES: Final = 128  # and of bytes: smaller shards drain before the next one is under way
+FEWEST_BYTES: Final = 8 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shard:
+    """Files to copy, in the order of their names, with all that is needed to do it anywhere."""
+
+    rows: tuple[Row, ...]
+    uploads: Mapping[int, Upload]
+    after: str  # the key of the file before the first one, or ''
+    sampled: frozenset[str]  # names to read back
+    pictured: frozenset[str]  # of these, those to show in the report
+
+    @property
+    def bytes(self) -> int:
+        return sum(row.size for row in self.rows)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What became of a file; `readback` is None where it was not read."""
+
+    name: str
+    state: State
+    reason: str = ""
+    hashes: str | None = None
+    evidence: str | None = None
+    tags: str | None = None
+    readback: str | None = None
+
+
+def divide(
+    ledger: Ledger, where: str, uploads: Mapping[int, Upload], sample: Sample
+) -> Iterator[Shard]:
+    """Cut the files into shards that become smaller to the end, where one is waited for."""
+    files, size = ledger.count(where)
+    after = ""
+    rows: list[Row] = []
+    room = _room(files, size)
+    for row in ledger.rows(where):
+        rows.append(row)
+        room = room[0] - 1, room[1] - row.size
+        files, size = files - 1, size - row.size
+        if room[0] <= 0 or room[1] <= 0:
+            yield _shard(rows, uploads, after, sample)
+            after, rows, room = row.key or "", [], _room(files, size)
+    if rows:
+        yield _shard(rows, uploads, after, sample)
+
+
+def _room(files: int, size: int) -> tuple[int, int]:
+    """Return how many files and bytes the next shard may have."""
+    return (
+        min(MOST_FILES, max(FEWEST_FILES, files // PARTS)),
+        max(FEWEST_BYTES, size // PARTS),
+    )
+
+
+def _shard(rows: list[Row], uploads: Mapping[int, Upload], after: str, sample: Sample) -> Shard:
+    batches = {row.batch for row in rows if row.batch is not None}
+    sampled = sample.names & {row.name for row in rows}
+    return Shard(
+        rows=tuple(rows),
+        uploads={number: uploads[number] for number in batches},
+        after=after,
+        sampled=sampled,
+        pictured=sample.pictured & sampled,
+    )

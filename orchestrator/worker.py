@@ -1,0 +1,207 @@
+"""Do one shard: send its files, prove them by the store's own listing, read some of them back.
+
+Knows no ledger and keeps nothing: the same shard may be done again, here or on another machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from orchestrator.clients import Client, Stored
+from orchestrator.compare import MOVED, proven
+from orchestrator.daemon import EndedError
+from orchestrator.errors import OrchestratorError, TransferError
+from orchestrator.job import PAUSES, Route
+from orchestrator.known import words
+from orchestrator.ledger import Row, State
+from orchestrator.readback import Reading, judge
+from orchestrator.shard import Result, Shard
+from orchestrator.storage import Upload
+from orchestrator.thumbnails import Picture
+
+IN_FLIGHT: Final = 64 << 20  # bytes of small files under way at once; more gain nothing
+FEWEST: Final = 8  # transfers, where memory allows
+
+
+@dataclass(frozen=True, kw_only=True)
+class Done:
+    """What became of a shard."""
+
+    results: tuple[Result, ...]
+    pictures: tuple[Picture, ...]
+
+
+def work(route: Route, shard: Shard) -> Done:
+    """Bring a shard's files into a final state, or `present` where other proof is needed.
+
+    Raise AccessRefusedError as soon as the store shows that it will take none.
+    """
+    hashes = {row.name: route.hashes(row) for row in shard.rows}
+    wrong = _send(route, shard)
+    wrong |= _settle(route, [row for row in shard.rows if row.name not in wrong])
+    listed = _listed(route, shard)
+    found = [
+        _result(route, row, hashes[row.name], wrong.get(row.name), listed) for row in shard.rows
+    ]
+    readings = _read(route, shard, {r.name for r in found if r.state is State.VERIFIED})
+    return Done(
+        results=tuple(_noted(result, readings.get(result.name)) for result in found),
+        pictures=tuple(reading.picture for reading in readings.values() if reading.picture),
+    )
+
+
+def _result(
+    route: Route,
+    row: Row,
+    hashes: str | None,
+    wrong: str | None,
+    listed: Mapping[str, Stored],
+) -> Result:
+    name = row.name
+    if not route.unchanged(row):
+        return Result(name=name, state=State.FAILED, reason=MOVED)
+    if wrong:
+        return Result(name=name, state=State.FAILED, reason=wrong, hashes=hashes, tags=row.tags)
+    stored = listed.get(row.key or "")
+    if stored and proven(row, stored, hashes):
+        return Result(
+            name=name, state=State.VERIFIED, hashes=hashes, evidence="hash", tags=stored.tag
+        )
+    return Result(name=name, state=State.PRESENT, hashes=hashes, tags=row.tags)
+
+
+def _read(route: Route, shard: Shard, verified: set[str]) -> dict[str, Reading]:
+    """Read the sampled ones among the verified back."""
+    rows = [row for row in shard.rows if row.name in shard.sampled & verified]
+    readings = route.map(lambda row: judge(route, row, row.name in shard.pictured), rows)
+    return {reading.row.name: reading for reading in readings}
+
+
+def _noted(result: Result, reading: Reading | None) -> Result:
+    if reading is None:
+        return result
+    if reading.fault:
+        result = replace(result, state=State.FAILED, reason=reading.fault)
+    return replace(result, readback=reading.result)
+
+
+def _listed(route: Route, shard: Shard) -> dict[str, Stored]:
+    """Return the shard's objects, where the store can list a range of keys; else nothing."""
+    wanted = {row.key for row in shard.rows if row.key is not None}
+    if not wanted:
+        return {}
+    low, high = min(wanted), max(wanted)
+    after = shard.after if shard.after < low else low[:-1]
+    found = route.target.client.between(route.target.prefix, after, high) or ()
+    return {stored.key: stored for stored in found if stored.key in wanted}
+
+
+# Sending.
+
+
+def _send(route: Route, shard: Shard) -> dict[str, str]:
+    """Return why each file that could not be sent was not."""
+    wrong: dict[str, str] = {}
+    bulk = [row for row in shard.rows if not row.direct]
+    for (batch, limit), rows in _lists(route, bulk).items():
+        wrong |= _copy(route, [row.name for row in rows], shard.uploads[batch], limit)
+    direct = (row for row in shard.rows if row.direct)
+    saved = route.map(lambda row: (row.name, _save(route, row)), direct)
+    return wrong | {name: why for name, why in saved if why}
+
+
+def _lists(route: Route, rows: Sequence[Row]) -> dict[tuple[int, int], list[Row]]:
+    """Group files by their headers, and by whether they are sent in parts, which take memory."""
+    tuning = route.target.template.tuning
+    groups: dict[tuple[int, bool], list[Row]] = {}
+    for row in rows:
+        parts = bool(tuning.part_from) and row.size >= tuning.part_from
+        groups.setdefault((row.batch or 0, parts), []).append(row)
+    found: dict[tuple[int, int], list[Row]] = {}
+    for (batch, parts), group in groups.items():
+        found.setdefault((batch, transfers(route, group, parts=parts)), []).extend(group)
+    return found
+
+
+def transfers(route: Route, rows: Sequence[Row], *, parts: bool) -> int:
+    """Return how many of these files may be in flight at once, within the memory that we may use.
+
+    Source: small files wait for round trips and large ones for the wire; facts were measured in
+    docs/performance.md.
+    """
+    if route.wishes.transfers:
+        return route.wishes.transfers
+    tuning, memory = route.target.template.tuning, route.wishes.memory
+    if parts:
+        return max(1, min(tuning.transfers, memory // 2 // tuning.part_memory))
+    mean = sum(row.size for row in rows) // len(rows) + 1
+    fit = min(max(FEWEST, IN_FLIGHT // mean), memory // mean)
+    return max(1, min(tuning.transfers, fit))
+
+
+def _copy(route: Route, names: Sequence[str], upload: Upload, limit: int) -> dict[str, str]:
+    """Have rclone send a list, and again what of it was not sent; return what remains, and why."""
+    left = dict.fromkeys(names, "")
+    for attempt in range(route.wishes.attempts):
+        last: OrchestratorError | None = None
+        try:
+            call = route.rclone.copy_names(left, upload, limit)
+        except EndedError as ended:
+            last = _final(route, ended)
+        else:
+            left = call.unsent()
+            if not left:
+                return {}
+        if attempt + 1 < route.wishes.attempts:
+            route.pause(attempt, last.problems[0].what if last else next(iter(left.values())))
+    if last:
+        raise last
+    return {name: f"not sent: {why}" for name, why in left.items()}
+
+
+def _final(route: Route, ended: EndedError) -> OrchestratorError:
+    """Raise what rclone was ended for, unless another attempt may help; then return it."""
+    cause = ended.cause or TransferError(
+        "rclone ended unexpectedly", tip="see rclone.log.jsonl in the run folder"
+    )
+    if route.stopped.is_set() or not isinstance(cause, TransferError):
+        raise cause
+    return cause
+
+
+def _save(route: Route, row: Row) -> str:
+    """Save one file through the class; return '' or why it could not be."""
+    wrong = ""
+    for attempt in range(route.wishes.attempts):
+        try:
+            route.own_target().save(row.name, route.path(row))
+        except Exception as error:  # any error of any SDK
+            route.forget_target()
+            if fatal := route.fatal(route.target.redact(words(error))):
+                raise fatal from error
+            wrong = route.target.redact(f"not sent: {type(error).__name__}: {error}")
+            last = attempt + 1 == route.wishes.attempts
+            route.stopped.wait(0 if last else PAUSES[attempt])
+        else:
+            return ""
+    return wrong
+
+
+def _settle(route: Route, rows: Sequence[Row]) -> dict[str, str]:
+    """Let the class's client finish what rclone cannot do to an object; most have nothing to do."""
+    if type(route.target.client).settle is Client.settle:
+        return {}
+    bulk = (row for row in rows if not row.direct)
+    settled = route.map(lambda row: (row.name, _settled(route, row)), bulk)
+    return {name: why for name, why in settled if why}
+
+
+def _settled(route: Route, row: Row) -> str:
+    try:
+        route.own_target().client.settle(row.name)
+    except Exception as error:  # noqa: BLE001  # any error of any SDK
+        route.forget_target()
+        return route.target.redact(f"not settled: {type(error).__name__}: {error}")
+    return ""
