@@ -10,8 +10,10 @@ import os
 import shlex
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -175,6 +177,14 @@ def plan(common: dict[str, Any], /, **options: Any) -> None:
 )
 @_run_options
 @_sample_options
+@click.option(
+    "--memory",
+    type=click.IntRange(32),
+    default=512,
+    show_default=True,
+    metavar="MB",
+    help="The most that rclone may hold of files in flight.",
+)
 @click.option("--skip-refused", is_flag=True, help="Go on without files that cannot be migrated.")
 @click.option("--dry-run", is_flag=True, help="The same as `plan`.")
 @click.pass_obj
@@ -294,8 +304,11 @@ def _wishes(options: dict[str, Any]) -> Wishes:
     from orchestrator.readback import sample_size
 
     sample_size(options.get("sample", "default"), 0)  # a wrong one is told before the work
-    bandwidth = options.pop("bandwidth", None)
-    return Wishes(**options, bandwidth=bandwidth * 125_000 if bandwidth else None)
+    if bandwidth := options.pop("bandwidth", None):
+        options["bandwidth"] = bandwidth * 125_000
+    if memory := options.pop("memory", None):
+        options["memory"] = memory << 20
+    return Wishes(**options)
 
 
 def _go(command: str, common: dict[str, Any], options: dict[str, Any]) -> NoReturn:
@@ -318,7 +331,7 @@ def _go(command: str, common: dict[str, Any], options: dict[str, Any]) -> NoRetu
     code = error.exit_code if error else _exit_code(found)
     show = _as_event if common["json"] else _as_summary
     show(found, folder, error, code)
-    sys.exit(code)
+    _leave(code)
 
 
 def _as_event(found: Report, _: Path, error: OrchestratorError | None, code: int) -> None:
@@ -378,7 +391,17 @@ def main(args: Sequence[str] | None = None) -> None:
     except (Exception, KeyboardInterrupt, Terminated) as error:  # noqa: BLE001  # the last net
         problems, code = _understood(error)
         _show(problems, code, as_json=common.get("json", "--json" in sys.argv))
-        sys.exit(code)
+        _leave(code)
+
+
+def _leave(code: int) -> NoReturn:
+    """End now, also where threads still wait for a store that does not answer."""
+    if threading.active_count() > 1:
+        with suppress(OSError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def _understood(error: BaseException) -> tuple[tuple[Problem, ...], int]:

@@ -180,6 +180,8 @@ class Daemon:
     def copy(self, request: Mapping[str, Any], call: Call, limit: int) -> None:
         """Copy a list; raise EndedError if rclone ends over it. `call` tells what was sent."""
         with self.gate.through(call, limit):
+            if not self.alive:
+                raise EndedError(self.cause)
             config = {**request["_config"], "Transfers": call.transfers}
             try:
                 answer = self.ask("sync/copy", {**request, "_config": config})
@@ -207,7 +209,8 @@ class Daemon:
     def hear(self, event: Event) -> None:
         """Take in one line of rclone's log."""
         if event.level in ("error", "critical"):
-            self._failed(event)
+            if not event.message.startswith("rc: "):  # the answer says it too
+                self._failed(event)
         elif event.name and "Copied (" in event.message:
             self.files += 1
             if call := self.gate.find(event.name):
@@ -216,11 +219,10 @@ class Daemon:
     def _failed(self, event: Event) -> None:
         if self.ears.throttled(event.message):
             self.gate.throttle()
-        call = self.gate.find(event.name) if event.name else None
-        if call and event.name:
+        if event.name and (call := self.gate.find(event.name)):
             call.last = event.message
             self.gate.landed(call, event.name, event.message)
-        elif not event.name:
+        else:
             self.gate.tell_all(event.message)
         if fatal := self.ears.fatal(event.message):
             self.end(fatal)

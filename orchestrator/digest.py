@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterator
 from typing import BinaryIO, Protocol
 
-BLOCK = 1 << 20
+BLOCK = 1 << 18
 
 
 class Hasher(Protocol):
@@ -36,25 +36,28 @@ class ETag:
     """
 
     def __init__(self, threshold: int, part: int) -> None:
-        self._whole, self._part = _md5(), _md5()
+        self._part = _md5()
+        self._whole: hashlib._Hash | None = None  # up to the end of the first part they are one
         self._parts = b""
         self._threshold, self._size, self._room, self._total = threshold, part, part, 0
 
     def update(self, data: bytes, /) -> None:
-        self._whole.update(data)
         self._total += len(data)
         for piece in _pieces(data, self._room, self._size):
             self._part.update(piece)
+            if self._whole:
+                self._whole.update(piece)
             self._room -= len(piece)
             if not self._room:
                 self._next_part()
 
     def _next_part(self) -> None:
+        self._whole = self._whole or self._part.copy()
         self._parts += self._part.digest()
         self._part, self._room = _md5(), self._size
 
     def values(self) -> tuple[str, ...]:
-        whole = self._whole.hexdigest()
+        whole = (self._whole or self._part).hexdigest()
         if self._total < self._threshold:
             return (whole,)
         if self._room < self._size:

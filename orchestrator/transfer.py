@@ -51,7 +51,7 @@ class Threads:
         if kind:
             self.route.stopped.set()
         self.route.rclone.close()
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._pool.shutdown(wait=kind is None, cancel_futures=True)
 
     def sent(self) -> tuple[int, int]:
         return self.route.rclone.sent

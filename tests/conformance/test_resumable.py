@@ -60,7 +60,7 @@ def test_a_run_killed_in_each_stage_ends_as_an_undisturbed_one(
 
 
 @pytest.mark.on("s3")
-@pytest.mark.parametrize("after", [("PUT /",), ("PUT /", "delimiter=")])  # a listing of rclone's
+@pytest.mark.parametrize("after", [("PUT /",), ("PUT /", "list-type=2")])  # the proof
 def test_no_rclone_outlives_a_run_that_was_killed(
     server: Server,
     bucket: Options,
@@ -68,7 +68,7 @@ def test_no_rclone_outlives_a_run_that_was_killed(
     monkeypatch: pytest.MonkeyPatch,
     after: Sequence[str],
 ) -> None:
-    """It copies, or checks, with a store that does not answer, and must end all the same."""
+    """It copies, or waits for the proof, and must end all the same if the store does not answer."""
     with server.proxied(bucket) as (options, proxy):
         site = Site.on(server, options, tmp_path)
         site.add("photo.jpg")
@@ -124,7 +124,7 @@ def test_one_run_at_a_time_and_a_dead_one_holds_nobody_up(
     server: Server, bucket: Options, tmp_path: Path
 ) -> None:
     site = many(server, bucket, tmp_path)
-    with running(site, "migrate", *SLOWLY) as run:
+    with running(site, "migrate", "--bwlimit=100k") as run:
         run.await_stage("copying")
         second = site.migrate()
         assert second.code == 2

@@ -1,0 +1,186 @@
+"""The rclone that copies: what it says of each file, what is in flight, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from orchestrator.daemon import Call, Daemon, EndedError, Gate
+from orchestrator.envfile import Settings
+from orchestrator.errors import AccessRefusedError, RcloneUnusableError
+from orchestrator.job import Route, Wishes, rclone
+from orchestrator.remote import translate
+from orchestrator.storage import Upload, load
+from tests.conformance.observe import wait_for
+
+FOLDER = "django.core.files.storage.FileSystemStorage"
+
+
+@pytest.fixture
+def route(tmp_path: Path) -> Iterator[Route]:
+    """Return the way from one folder to another."""
+    source, store, work = tmp_path / "media", tmp_path / "store", tmp_path / "run" / "work"
+    for folder in (source, store, work):
+        folder.mkdir(parents=True)
+    target = load(
+        Settings(
+            storage_class=FOLDER,
+            options={"location": str(store)},
+            variables={},
+            disputed={},
+            source=None,
+        )
+    )
+    remote, wishes = translate(target), Wishes()
+    found = Route(
+        source=source,
+        target=target,
+        remote=remote,
+        rclone=rclone(target, remote, source, work, wishes),
+        wishes=wishes,
+        note=lambda _: None,
+    )
+    yield found
+    found.close()
+
+
+def test_a_list_is_sent_and_what_was_not_found_is_named(route: Route, tmp_path: Path) -> None:
+    names = [f"a/{n}.txt" for n in range(50)]
+    (route.source / "a").mkdir()
+    for name in names:
+        (route.source / name).write_text(name)
+    call = route.rclone.copy_names([*names, "a/gone.txt"], Upload(), 8)
+    assert call.unsent() == {"a/gone.txt": "rclone did not find it"}
+    assert {(tmp_path / "store" / name).read_text() for name in names} == {*names}
+    assert route.rclone.sent[0] == len(names)
+
+
+def test_what_rclone_cannot_write_is_named_with_its_reason(route: Route, tmp_path: Path) -> None:
+    (route.source / "a").write_text("file")
+    (tmp_path / "store" / "a").mkdir()  # where the file should be
+    (tmp_path / "store" / "a" / "b").write_text("kept")
+    (route.source / "c").write_text("file")
+    unsent = route.rclone.copy_names(["a", "c"], Upload(), 8).unsent()
+    assert unsent.keys() == {"a"}
+    assert "rename failed" in unsent["a"]
+
+
+def test_a_dead_rclone_is_an_error_and_the_next_call_starts_another(route: Route) -> None:
+    (route.source / "a").write_text("a")
+    first = route.rclone.daemon()
+    first.child.kill()
+    first.child.wait()
+    with pytest.raises(EndedError):
+        first.copy({"_config": {}}, Call(waiting={"a"}, transfers=1), 1)
+    assert not route.rclone.copy_names(["a"], Upload(), 1).unsent()
+    assert route.rclone.daemon() is not first
+
+
+def test_it_ends_with_its_standard_input_and_leaves_no_socket(route: Route) -> None:
+    daemon = route.rclone.daemon()
+    assert daemon.address.is_socket()
+    assert daemon.child.stdin
+    daemon.child.stdin.close()
+    assert daemon.child.wait(10) == 0
+    route.rclone.close()
+    assert not daemon.address.exists()
+
+
+def test_its_socket_asks_for_a_password_that_is_on_no_command_line(route: Route) -> None:
+    daemon = route.rclone.daemon()
+    argv = Path(f"/proc/{daemon.child.pid}/cmdline").read_text()
+    assert daemon.password not in argv
+    stranger = Daemon(
+        child=daemon.child, address=daemon.address, password="wrong", ears=daemon.ears
+    )
+    with pytest.raises(json.JSONDecodeError):
+        stranger.ask("core/stats", {})
+
+
+def test_a_setting_that_rclone_no_longer_knows_ends_the_run(
+    route: Route, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be ignored without a word."""
+    monkeypatch.setattr("orchestrator.daemon.OURS", ("NoCheckDest", "NoSuchSetting"))
+    with pytest.raises(RcloneUnusableError, match="NoSuchSetting"):
+        route.rclone.daemon()
+
+
+def test_who_waits_is_told_why_rclone_was_ended(route: Route) -> None:
+    cause = AccessRefusedError("no")
+    (route.source / "a").write_text("a")
+    daemon = route.rclone.daemon()
+    daemon.end(cause)
+    with pytest.raises(EndedError) as ended:
+        daemon.copy({"_config": {}}, Call(waiting={"a"}, transfers=1), 1)
+    assert ended.value.cause is cause
+
+
+@pytest.mark.parametrize("limit", [1, 3, 64])
+def test_never_more_files_are_in_flight_than_allowed(limit: int) -> None:
+    gate, seen = Gate(), []
+    lists = [{f"{n}-{m}" for m in range(n * 7 % 40 + 1)} for n in range(30)]
+
+    def send(names: set[str]) -> None:
+        call = Call(waiting=set(names), transfers=-(-limit // 2))
+        with gate.through(call, limit):
+            for name in names:
+                seen.append(sum(c.flying for c in gate._calls))
+                gate.landed(call, name)
+
+    threads = [threading.Thread(target=send, args=(names,)) for names in lists]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert len(seen) == sum(map(len, lists))
+    assert max(seen) <= limit
+
+
+def test_a_second_list_gets_in_when_the_first_is_nearly_done() -> None:
+    gate = Gate()
+    first = Call(waiting=set("abcdef"), transfers=4)
+    second = Call(waiting=set("xyz"), transfers=4)
+    entered = threading.Event()
+
+    def follow() -> None:
+        with gate.through(second, 4):
+            entered.set()
+
+    with gate.through(first, 4):
+        threading.Thread(target=follow).start()
+        for name in "abcd":
+            gate.landed(first, name)
+        assert not entered.wait(0.1)  # two and three are more than four
+        gate.landed(first, "e")
+        assert entered.wait(10)
+
+
+def test_throttling_halves_what_may_be_in_flight_and_it_recovers() -> None:
+    gate = Gate()
+    gate.throttle()
+    with gate.through(Call(waiting=set("abcdef"), transfers=8), 8):
+        assert gate._calls[0].transfers == 4
+    for _ in range(5):
+        gate.recover()
+    with gate.through(Call(waiting=set("abcdef"), transfers=8), 8):
+        assert gate._calls[0].transfers == 8
+
+
+def test_a_closed_gate_holds_nobody(route: Route) -> None:
+    gate = Gate()
+    waiting = Call(waiting={"b"}, transfers=1)
+    passed = threading.Event()
+
+    def follow() -> None:
+        with gate.through(waiting, 1):
+            passed.set()
+
+    with gate.through(Call(waiting={"a"}, transfers=1), 1):
+        threading.Thread(target=follow).start()
+        gate.close()
+        assert wait_for(passed.is_set)
