@@ -9,9 +9,8 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, fields
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +18,7 @@ from typing import Any, NamedTuple
 from orchestrator.clients import Stored
 from orchestrator.inventory import Entry
 
-SCHEMA = 1
+SCHEMA = 2
 CHUNK = 5000
 
 
@@ -46,9 +45,11 @@ class Change(StrEnum):
     CONFLICT = "conflict"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Row:
-    """A file of the ledger; sizes in bytes, times in ns, `hashes` joined by blanks."""
+class Row(NamedTuple):
+    """A file of the ledger; sizes in bytes, times in ns, `hashes` joined by blanks.
+
+    No dataclass: there are millions of them, and a frozen one takes six times as long to make.
+    """
 
     name: str
     kind: str
@@ -82,13 +83,18 @@ class Glance(NamedTuple):
     direct: str | None
 
 
-COLUMNS = ", ".join(field.name for field in fields(Row))
+COLUMNS = ", ".join(Row._fields)
+PAIR = ", ".join([*(f"e.{name}" for name in Row._fields), "s.key, s.size, s.hash, s.tag"])
+PAIRED = "FROM entry e LEFT JOIN stored s ON s.slot = e.slot"
 TABLES = """
 CREATE TABLE fact (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE entry (
   name PRIMARY KEY NOT NULL,  -- TEXT, or BLOB where the name is not UTF-8
   kind TEXT NOT NULL, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, ctime_ns INTEGER NOT NULL,
-  key TEXT, slot TEXT, type TEXT, batch INTEGER, direct TEXT, packed INTEGER NOT NULL DEFAULT 0,
+  key TEXT,
+  folded TEXT,                -- where it is not the key itself
+  slot TEXT AS (coalesce(folded, key)) VIRTUAL,
+  type TEXT, batch INTEGER, direct TEXT, packed INTEGER NOT NULL DEFAULT 0,
   hashes TEXT,                -- of the local content, in the store's own forms
   state TEXT NOT NULL, reason TEXT NOT NULL DEFAULT '', change TEXT,
   evidence TEXT,              -- hash | bytes
@@ -97,12 +103,14 @@ CREATE TABLE entry (
   readback TEXT,
   walk INTEGER NOT NULL
 );
-CREATE INDEX entry_state ON entry (state);
+CREATE INDEX entry_state ON entry (state, name);
 CREATE INDEX entry_slot ON entry (slot);
+CREATE INDEX entry_direct ON entry (name) WHERE direct IS NOT NULL;
+CREATE INDEX entry_readback ON entry (name) WHERE readback IS NOT NULL;
 CREATE TABLE stored (
-  slot TEXT NOT NULL, key TEXT NOT NULL, size INTEGER NOT NULL, hash TEXT, tag TEXT
-);
-CREATE INDEX stored_slot ON stored (slot);
+  slot TEXT NOT NULL, key TEXT NOT NULL, size INTEGER NOT NULL, hash TEXT, tag TEXT,
+  PRIMARY KEY (slot, key)
+) WITHOUT ROWID;
 """
 # An inventory keeps what is known of an unchanged file. Of a changed one it forgets the hashes,
 # after noting them as the tags of an object of ours if an earlier run ended while storing it.
@@ -181,7 +189,9 @@ class Ledger:
                 for e in entries
             )
             self._db.executemany(UPSERT, rows)
-            self._db.execute("UPDATE entry SET state = 'gone' WHERE walk < ?", (number,))
+            self._db.execute(
+                "UPDATE entry SET state = 'gone' WHERE walk < ? AND state <> 'gone'", (number,)
+            )
             self.set_fact("walk", number)
 
     # The store's listing.
@@ -191,7 +201,7 @@ class Ledger:
         with self.transaction():
             self._db.execute("DELETE FROM stored")
             rows = ((slot(o.key), o.key, o.size, o.hash, o.tag) for o in objects)
-            self._db.executemany("INSERT INTO stored VALUES (?, ?, ?, ?, ?)", rows)
+            self._db.executemany("REPLACE INTO stored VALUES (?, ?, ?, ?, ?)", rows)
 
     def extra(self) -> int:
         """Count the objects that belong to no entry."""
@@ -206,39 +216,33 @@ class Ledger:
 
     def rows(self, where: str = "1", values: tuple[Any, ...] = ()) -> Iterator[Row]:
         """Yield the rows in the order of their names; the ledger may be written meanwhile."""
-        last: Any = None
-        while True:
-            after = "" if last is None else " AND name > ?"
-            found = self._db.execute(
-                f"SELECT {COLUMNS} FROM entry WHERE ({where}){after} ORDER BY name LIMIT {CHUNK}",  # noqa: S608  # ours
-                values if last is None else (*values, last),
-            ).fetchall()
-            yield from map(_row, found)
-            if len(found) < CHUNK:
-                return
-            last = found[-1][0]
+        return map(_row, self.values(COLUMNS, where, values))
+
+    def values(
+        self, columns: str, where: str = "1", values: tuple[Any, ...] = ()
+    ) -> Iterator[tuple[Any, ...]]:
+        """Yield columns, of which `name` is the first, as rows() does."""
+        select = f"SELECT {columns} FROM entry WHERE ({where})"  # noqa: S608  # ours
+        yield from self._pages(select, "name", "", values)
 
     def pairs(self, where: str) -> Iterator[tuple[Row, Stored | None]]:
         """Yield each row with the object in its slot, if there is one."""
-        columns = ", ".join(f"e.{field.name}" for field in fields(Row))
-        last: Any = None
-        while True:
-            after = "" if last is None else " AND e.name > ?"
-            found = self._db.execute(
-                f"SELECT {columns}, s.key, s.size, s.hash, s.tag FROM entry e "  # noqa: S608  # ours
-                f"LEFT JOIN stored s ON s.slot = e.slot "
-                f"WHERE ({where}){after} GROUP BY e.name ORDER BY e.name LIMIT {CHUNK}",
-                () if last is None else (last,),
-            ).fetchall()
-            for row in found:
-                key, size, value, tag = row[-4:]
-                stored = (
-                    Stored(key=key, size=size, hash=value, tag=tag) if key is not None else None
-                )
-                yield _row(row[:-4]), stored
-            if len(found) < CHUNK:
-                return
-            last = found[-1][0]
+        select = f"SELECT {PAIR} {PAIRED} WHERE ({where})"
+        for *row, key, size, value, tag in self._pages(select, "e.name", "GROUP BY e.name"):
+            stored = Stored(key=key, size=size, hash=value, tag=tag) if key is not None else None
+            yield _row(row), stored
+
+    def _pages(
+        self, select: str, name: str, group: str, values: tuple[Any, ...] = ()
+    ) -> Iterator[tuple[Any, ...]]:
+        """Yield what a SELECT finds, a page at a time, each from where the last one ended."""
+        order = f"{group} ORDER BY {name} LIMIT {CHUNK}"
+        found = self._db.execute(f"{select} {order}", values).fetchall()
+        yield from found
+        while len(found) == CHUNK:
+            after = (*values, found[-1][0])
+            found = self._db.execute(f"{select} AND {name} > ? {order}", after).fetchall()
+            yield from found
 
     def glances(self, where: str) -> Iterator[Glance]:
         """Yield what the sample is drawn by, in the order of the names; read to the end at once."""
@@ -260,6 +264,10 @@ class Ledger:
     def select(self, statement: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
         return self._db.execute(statement, values).fetchall()
 
+    def each(self, statement: str) -> Iterator[tuple[Any, ...]]:
+        """Yield what a SELECT finds, one by one; read to its end before the ledger is written."""
+        return self._db.execute(statement)
+
     def count(self, where: str = "state <> 'gone'") -> tuple[int, int]:
         """Return the number of files and of bytes."""
         files, size = self.select(
@@ -280,11 +288,25 @@ def _out(name: str) -> str | bytes:
     return name
 
 
-def _row(values: tuple[Any, ...]) -> Row:
-    found = dict(zip((field.name for field in fields(Row)), values, strict=True))
-    name = found["name"]
-    found["name"] = os.fsdecode(name) if isinstance(name, bytes) else name
-    found["state"] = State(found["state"])
-    found["change"] = Change(found["change"]) if found["change"] else None
-    found["packed"], found["written"] = bool(found["packed"]), bool(found["written"])
-    return Row(**found)
+def decoded(name: str | bytes) -> str:
+    """Return a name of the ledger as the file system has it."""
+    return name if isinstance(name, str) else os.fsdecode(name)
+
+
+_STATES = {state.value: state for state in State}
+_CHANGES: dict[str | None, Change | None] = {None: None, **{c.value: c for c in Change}}
+_CONVERT: dict[str, Callable[[Any], Any]] = {
+    "name": decoded,
+    "packed": bool,
+    "state": _STATES.__getitem__,
+    "change": _CHANGES.__getitem__,
+    "written": bool,
+}
+_CONVERTED = [(Row._fields.index(name), convert) for name, convert in _CONVERT.items()]
+
+
+def _row(values: Sequence[Any]) -> Row:
+    found = list(values)
+    for column, convert in _CONVERTED:
+        found[column] = convert(found[column])
+    return Row._make(found)

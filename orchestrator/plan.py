@@ -3,21 +3,38 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Container, Iterator, Mapping
-from itertools import groupby
-from typing import Any
+from collections.abc import Container, Iterable, Iterator, Mapping
+from itertools import chain, groupby
+from operator import itemgetter
+from typing import Any, Final
+
+from django.core.exceptions import SuspiciousOperation
+from django.core.files.utils import validate_file_name
 
 from orchestrator.clients import Stored
 from orchestrator.compare import by_bytes, same_name
 from orchestrator.errors import TransferError
 from orchestrator.job import Job, upload_key
-from orchestrator.ledger import Change, Ledger, Row, State
+from orchestrator.ledger import Change, Ledger, Row, State, decoded
 from orchestrator.parallel import chunks
 from orchestrator.progress import human
 from orchestrator.storage import Target, Upload
 from orchestrator.transforms import Transform, text
 
 BYTES_AT_ONCE = 2000  # files in one byte comparison
+ASKED_AT_ONCE = 50  # files that a thread compares in one go: handing over one costs more
+NOTED_AT_ONCE = 10_000  # files between two writes, as SQLite is slow while other threads work
+ADDRESS: Final = ("key", "folded", "type", "batch", "direct", "packed", "state", "reason")
+# What needs no look at any content is decided by SQLite alone: it is most of all files.
+NEW: Final = """
+UPDATE entry SET state = 'planned', change = 'new', reason = '', evidence = NULL, tags = NULL
+WHERE state = 'candidate' AND NOT EXISTS (SELECT 1 FROM stored s WHERE s.slot = entry.slot)
+"""
+SAME: Final = """
+UPDATE entry SET state = 'verified', change = 'same', reason = ''
+WHERE state = 'candidate' AND evidence IS NOT NULL AND EXISTS
+(SELECT 1 FROM stored s WHERE s.slot = entry.slot AND s.key = entry.key AND s.tag = entry.tags)
+"""
 
 
 class _RefusedNameError(Exception):
@@ -59,18 +76,21 @@ def _judge_folders(job: Job, fold: Transform) -> None:
 
     Refuse a file in whose place there is, or would be, a folder.
     """
-    keys = job.ledger.select(
-        "SELECT key FROM entry WHERE key IS NOT NULL AND state <> 'gone' "
-        "UNION SELECT key FROM stored"
+    keys = chain(
+        job.ledger.values("name, key", "key IS NOT NULL AND state <> 'gone'"),
+        job.ledger.each("SELECT NULL, key FROM stored"),
     )
-    folders = {folder for (key,) in keys for folder in _folders(key)}
+    folders = {folder for _, key in keys for folder in _folders(key)}
     spellings = Counter(map(fold, folders))
     several = {folder for folder in folders if spellings[fold(folder)] > 1}
-    judged = (
-        (*_judge_folder(row, spellings, several), row.name)
-        for row in job.ledger.rows("key IS NOT NULL AND state <> 'gone'")
+    rows = job.ledger.rows("key IS NOT NULL AND state <> 'gone'")
+    judged = ((row, _judge_folder(row, spellings, several)) for row in rows)
+    changed = (
+        (*values, row.name)
+        for row, values in judged
+        if values != (row.direct, row.state, row.reason)
     )
-    job.ledger.update("direct state reason", judged)
+    job.ledger.update("direct state reason", changed)
 
 
 def _folders(key: str) -> Iterator[str]:
@@ -95,30 +115,39 @@ def address(
 ) -> dict[int, Upload]:
     """Ask the class for the key and the headers of each file."""
     numbers: dict[Upload, int] = {}
-    rows = (_addressed(target, numbers, row) for row in ledger.rows(where))
-    ledger.update("key slot type batch direct packed state reason", rows)
+    ledger.update(" ".join(ADDRESS), _addresses(target, ledger, where, numbers))
     return {number: upload for upload, number in numbers.items()}
 
 
-def _addressed(target: Target, numbers: dict[Upload, int], row: Row) -> tuple[Any, ...]:
+def _addresses(
+    target: Target, ledger: Ledger, where: str, numbers: dict[Upload, int]
+) -> Iterator[tuple[Any, ...]]:
+    """Yield only what is not in the ledger yet: of a file that a run has seen that is nothing."""
+    for row in ledger.values(f"name, {', '.join(ADDRESS)}", where):
+        name, known = decoded(row[0]), row[1:]
+        values = _addressed(target, numbers, name, known[-2:])
+        if values != known:
+            yield *values, name
+
+
+def _addressed(
+    target: Target, numbers: dict[Upload, int], name: str, state: tuple[Any, ...]
+) -> tuple[Any, ...]:
+    """Return the values of ADDRESS."""
     try:
-        key = _key(target, row.name)
+        key = _key(target, name)
     except _RefusedNameError as error:
-        return (None, None, None, None, None, 0, State.REFUSED, str(error), row.name)
+        return None, None, None, None, None, 0, State.REFUSED, str(error)
     upload = target.upload(key)
     batch = numbers.setdefault(upload_key(upload), len(numbers) + 1)
-    direct = upload.direct or _beyond_rclone(target, row.name, key)
+    direct = upload.direct or _beyond_rclone(target, name, key)
     slot = target.template.names.fold(key)
-    packed = int(upload.packed)
-    kind = upload.content_type
-    return (key, slot, kind, batch, direct or None, packed, row.state, row.reason, row.name)
+    folded = None if slot == key else slot
+    return key, folded, upload.content_type, batch, direct or None, int(upload.packed), *state
 
 
 def _key(target: Target, name: str) -> str:
     """Return the key of a name that Django can save and open."""
-    from django.core.exceptions import SuspiciousOperation
-    from django.core.files.utils import validate_file_name
-
     names = target.template.names
     try:
         validate_file_name(name, allow_relative_path=True)
@@ -153,20 +182,31 @@ def _beyond_rclone(target: Target, name: str, key: str) -> str:
 def refuse_collisions(ledger: Ledger) -> None:
     """Refuse all files that would share an object."""
     found = ledger.select(
-        "SELECT slot, name FROM entry WHERE state = 'candidate' AND slot IN (SELECT slot "
-        "FROM entry WHERE state = 'candidate' GROUP BY slot HAVING count(*) > 1) ORDER BY slot"
+        "SELECT slot, name FROM entry WHERE state = 'candidate' AND slot IN "
+        "(SELECT slot FROM entry GROUP BY slot HAVING count(*) > 1) ORDER BY slot, name"
     )
-    for slot, group in groupby(found, key=lambda pair: pair[0]):
-        names = [name for _, name in group]
-        reason = f"{len(names)} files would be the one object {slot}: {', '.join(names[:3])}"
-        ledger.update("state reason", [(State.REFUSED, reason, name) for name in names])
+    groups = groupby(found, key=itemgetter(0))
+    colliding = (_colliding(slot, [name for _, name in group]) for slot, group in groups)
+    ledger.update("state reason", chain.from_iterable(colliding))
+
+
+def _colliding(slot: str, names: list[str]) -> Iterator[tuple[Any, ...]]:
+    reason = f"{len(names)} files would be the one object {slot}: {', '.join(names[:3])}"
+    return ((State.REFUSED, reason, name) for name in names if len(names) > 1)
 
 
 def _compare(job: Job) -> None:
     """Compare each file with what is in its place; what only its bytes can tell stays candidate."""
-    pairs = job.ledger.pairs("e.state = 'candidate'")
-    decided = job.map(lambda pair: (*_decide(job, *pair), pair[0].name), pairs)
-    job.ledger.update("state change reason hashes evidence tags", decided)
+    job.ledger.execute(NEW)
+    job.ledger.execute(SAME)
+    for pairs in chunks(job.ledger.pairs("e.state = 'candidate'"), NOTED_AT_ONCE):
+        decided = job.map(lambda some: _decided(job, some), chunks(pairs, ASKED_AT_ONCE))
+        values = list(chain.from_iterable(decided))
+        job.ledger.update("state change reason hashes evidence tags", values)
+
+
+def _decided(job: Job, pairs: Iterable[tuple[Row, Stored | None]]) -> list[tuple[Any, ...]]:
+    return [(*_decide(job, row, stored), row.name) for row, stored in pairs]
 
 
 def _decide(job: Job, row: Row, stored: Stored | None) -> tuple[Any, ...]:

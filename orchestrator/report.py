@@ -167,7 +167,7 @@ def build(
         folders=_counts(ledger, FOLDER, "state <> 'gone'"),
         evidence=_counts(ledger, "evidence", "state = 'verified'"),
         hard_names=tuple(_named(ledger, "direct IS NOT NULL AND state <> 'gone'", "direct")),
-        trouble=tuple(_named(ledger, f"state IN {_sql(TROUBLE)}")),
+        trouble=tuple(n for state in TROUBLE for n in _named(ledger, f"state = '{state}'")),
         header_notes=(*_foreseen(job), *_header_notes(ledger)),
         extra=ledger.fact("extra"),
         sample=sample,
@@ -202,10 +202,6 @@ def remember(ledger: Ledger, report: Report) -> None:
     ledger.set_fact("summary", asdict(summary))
 
 
-def _sql(states: tuple[State, ...]) -> str:
-    return "(" + ", ".join(f"'{state}'" for state in states) + ")"
-
-
 def _counts(ledger: Ledger, column: str, where: str) -> dict[str, Count]:
     rows = ledger.select(
         f"SELECT {column}, count(*), sum(size) FROM entry "  # noqa: S608  # ours
@@ -225,7 +221,8 @@ def _named(ledger: Ledger, where: str, why: str = "reason") -> Iterator[Named]:
 
 
 def _header_notes(ledger: Ledger) -> Iterator[Named]:
-    where = "state = 'verified' AND readback IS NOT NULL AND readback <> ?"
+    # The + keeps SQLite from going through all that is verified instead of what was read.
+    where = "+state = 'verified' AND readback IS NOT NULL AND readback <> ?"
     for row in ledger.rows(where, (OK,)):
         yield Named(name=printable(row.name), state=row.state, reason=printable(row.readback or ""))
 
@@ -257,7 +254,10 @@ def _verdict(command: str, states: Mapping[str, Count], problems: tuple[Problem,
 def _forecast(job: Job) -> Forecast:
     files, size = job.ledger.count("state = 'planned'")
     objects = job.ledger.select("SELECT count(*) FROM stored")[0][0]
-    puts = sum(job.target.client.puts(row.size) for row in job.ledger.rows("state = 'planned'"))
+    sizes = job.ledger.each(
+        "SELECT size, count(*) FROM entry WHERE state = 'planned' GROUP BY size"
+    )
+    puts = sum(job.target.client.puts(size) * number for size, number in sizes)
     listings = 2 * math.ceil((objects + files) / 1000) + 2
     measured = job.ledger.fact("bytes_per_second")
     speeds = [job.wishes.bandwidth or measured] if job.wishes.bandwidth or measured else []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import marshal
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -32,6 +33,7 @@ from orchestrator.template import (
 
 VARIABLE = "MEDIA_STORAGE"
 PLAIN = ("x", "y/2.jpg", "Photos/2024/z")  # names that no class has a reason to change
+UPLOADS = 1000  # translations that are kept
 LISTED = "`media-orchestrator storages` lists the classes that are supported"
 
 
@@ -117,8 +119,23 @@ class Target:
         return cast("str", key.removeprefix(within))
 
     def upload(self, key: str) -> Upload:
+        """Ask the class about each key; equal answers are translated once."""
         parameters = self.said(key)
-        return _upload(self.template, parameters, packed=self._packs(parameters))
+        packed = self._packs(parameters)
+        try:
+            # Only what is of exactly a built-in type has this form: equal bytes, equal parameters.
+            form = marshal.dumps((packed, cast("dict[str, Any]", parameters)), 0)
+        except ValueError:
+            return _upload(self.template, parameters, packed=packed)
+        if form not in self._uploads:
+            if len(self._uploads) == UPLOADS:
+                self._uploads.clear()
+            self._uploads[form] = _upload(self.template, parameters, packed=packed)
+        return self._uploads[form]
+
+    @cached_property
+    def _uploads(self) -> dict[bytes, Upload]:
+        return {}
 
     def parameters(self, key: str) -> Mapping[str, Any]:
         """Return what save() would say about the object beside its bytes."""
