@@ -16,6 +16,8 @@ from orchestrator.errors import TemplateError
 from orchestrator.transforms import TRANSFORMS, Transform, text
 
 COMMON_ERRORS = "errors.yaml"
+# The one in C is ten times as fast, where PyYAML was built with it.
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @dataclass(frozen=True)
@@ -413,7 +415,7 @@ def parse(raw: Mapping[str, Any], common: tuple[Known, ...] = ()) -> Template:
 
 def _read(path: Traversable) -> Any:
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        return yaml.load(path.read_text(encoding="utf-8"), _LOADER)  # noqa: S506  # both are safe
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise TemplateError(f"{path.name}: {error}") from error
 
