@@ -9,19 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, TextIO
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.text import Text
-
 EVERY = 5.0  # seconds between two plain lines
 JSON_EVERY = 0.5  # seconds between two events of progress
 
@@ -45,7 +32,7 @@ class Quiet:
 
 
 @dataclass(kw_only=True)
-class _Counted:
+class Counted:
     """Counts that only grow, never beyond the totals, told every few seconds and at the end.
 
     What rclone counts starts again with each attempt, and holds what it had to send twice.
@@ -89,7 +76,7 @@ def _between(low: int, value: int, high: int) -> int:
 
 
 @dataclass(kw_only=True)
-class Plain(_Counted):
+class Plain(Counted):
     """A line for each stage, and one every few seconds while it lasts."""
 
     out: TextIO
@@ -110,61 +97,8 @@ class Plain(_Counted):
         print(printable(text), file=self.out, flush=True)
 
 
-class _Speed(ProgressColumn):
-    """In the units of the sizes beside it, which rich's own column is not."""
-
-    def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
-        return Text(f"{human(speed)}/s" if speed else "", style="progress.data.speed")
-
-
 @dataclass(kw_only=True)
-class Bar(_Counted):
-    """A live bar with files, bytes, speed and time left."""
-
-    console: Console
-    every: float = 0.0
-    _task: TaskID | None = None
-
-    def __post_init__(self) -> None:
-        self._progress = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            TextColumn("{task.fields[files]} of {task.fields[of]} files"),
-            DownloadColumn(binary_units=True),
-            _Speed(),
-            TimeRemainingColumn(compact=True, elapsed_when_finished=True),
-            console=self.console,
-        )
-        self._progress.start()
-
-    def begin(self) -> None:
-        self._finish()
-        files, size = self.total
-        if files:
-            self._task = self._progress.add_task(self.title, total=size, files=0, of=files)
-        else:
-            self.note(self.title)
-
-    def tell(self) -> None:
-        if self._task is not None:
-            self._progress.update(self._task, completed=self.done[1], files=self.done[0])
-
-    def _finish(self) -> None:
-        if self._task is not None:
-            self._progress.stop_task(self._task)
-            self._task = None
-
-    def note(self, text: str) -> None:
-        self._progress.console.print(printable(text), markup=False, highlight=False)
-
-    def close(self) -> None:
-        self._finish()
-        self._progress.stop()
-
-
-@dataclass(kw_only=True)
-class JsonLines(_Counted):
+class JsonLines(Counted):
     """One JSON object a line, for programs."""
 
     out: TextIO
@@ -190,9 +124,11 @@ def observer(*, quiet: bool, as_json: bool) -> Observer:
         return JsonLines(out=sys.stdout)
     if quiet:
         return Quiet()
-    console = Console(stderr=True)
-    live = console.is_terminal and not console.is_dumb_terminal
-    return Bar(console=console) if live else Plain(out=sys.stderr)
+    if not sys.stderr.isatty():
+        return Plain(out=sys.stderr)
+    from orchestrator.bar import bar  # only a terminal has to wait for rich
+
+    return bar() or Plain(out=sys.stderr)
 
 
 def human(size: float) -> str:
