@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from PIL import Image, ImageOps
-
 MOST: Final = 24
 EDGE: Final = 240  # pixels of the longer side
 BIGGEST: Final = 40 << 20  # bytes of a file that is worth reading for a thumbnail
@@ -32,6 +30,7 @@ def worth_showing(content_type: str | None, size: int) -> bool:
 def picture(path: Path, name: str, stored: BinaryIO) -> Picture | None:
     """Return None for what is no picture after all: its bytes are proven by other means."""
     try:
+        stored.seek(0)
         with path.open("rb") as file:
             return Picture(name=name, original=_thumbnail(file), stored=_thumbnail(stored))
     except Exception:  # noqa: BLE001  # of Pillow on hostile files
@@ -39,6 +38,8 @@ def picture(path: Path, name: str, stored: BinaryIO) -> Picture | None:
 
 
 def _thumbnail(file: BinaryIO) -> str:
+    from PIL import Image, ImageOps  # as costly to import as a small run
+
     with Image.open(file) as image:
         image.draft("RGB", (2 * EDGE, 2 * EDGE))
         upright = ImageOps.exif_transpose(image)
