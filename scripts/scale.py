@@ -31,7 +31,17 @@ from scripts.bench.verdict import Table, as_markdown, as_text
 FOLDERS, DEPTH = 2_000, 30
 MILLION = 1_000_000
 FOLDER_CLASS = "django.core.files.storage.FileSystemStorage"
-HEAD = ("store", "files", "step", "s", "us a file", "Python MB", "rclone MB", "ledger B a file")
+HEAD = (
+    "store",
+    "files",
+    "step",
+    "s",
+    "CPU s",
+    "us a file",
+    "Python MB",
+    "rclone MB",
+    "ledger B a file",
+)
 LIMITS = {"plan": 60.0, "again": 120.0}  # seconds for a million files
 PYTHON_MB = 200
 
@@ -44,6 +54,7 @@ class Step:
     files: int
     step: str
     wall: float
+    cpu: float  # of the command and all that it starts, without the store
     python: int
     rclone: int
     ledger: int
@@ -69,6 +80,7 @@ class Site:
             files=self.files,
             step=name,
             wall=round(used.wall, 3),
+            cpu=round(used.cpu, 3),
             python=max((v for k, v in used.programs.items() if k != "rclone"), default=0),
             rclone=used.programs.get("rclone", 0),
             ledger=ledgers[-1].stat().st_size,
@@ -168,6 +180,7 @@ def _row(step: Step) -> tuple[str, ...]:
         f"{step.files:,}",
         step.step,
         f"{step.wall:.1f}",
+        f"{step.cpu:.1f}",
         f"{1e6 * step.wall / step.files:.0f}",
         f"{step.python / 1e6:.0f}",
         f"{step.rclone / 1e6:.0f}",
@@ -242,7 +255,10 @@ def measure(arguments: argparse.Namespace, work: Path) -> Iterator[Step]:
         for kind in kinds:
             with site(kind, files, source, work / kind) as place:
                 for step in steps(place, real=arguments.migrate):
-                    print(f"{kind} {files} {step.step}: {step.wall:.1f} s", file=sys.stderr)
+                    print(
+                        f"{kind} {files} {step.step}: {step.wall:.1f} s, CPU {step.cpu:.1f} s",
+                        file=sys.stderr,
+                    )
                     yield step
         shutil.rmtree(source)
 
