@@ -38,8 +38,7 @@ class Fate(StrEnum):
     REFUSED = "refused"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """A file as Django would name it; of a link, size and times are those of its target."""
 
     name: str
@@ -128,6 +127,8 @@ class _Source:
 
     def ruled_out(self, name: str, *, is_folder: bool) -> _Verdict | None:
         """Return the rule that excludes `name`; what lies in a folder unseen may be included."""
+        if not (self.exclude or self.include):
+            return None
         names = (name, f"{name}/") if is_folder else (name,)
         for glob, pattern in self.exclude:
             if any(map(pattern.fullmatch, names)):

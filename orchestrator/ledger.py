@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from orchestrator.clients import Stored
 from orchestrator.inventory import Entry
+from orchestrator.parallel import chunks
 
 SCHEMA = 2
 CHUNK = 5000
@@ -188,7 +189,7 @@ class Ledger:
                 (_out(e.name), e.kind, e.size, e.mtime_ns, e.ctime_ns, e.fate, e.reason, number)
                 for e in entries
             )
-            self._db.executemany(UPSERT, rows)
+            self._many(UPSERT, rows)
             self._db.execute(
                 "UPDATE entry SET state = 'gone' WHERE walk < ? AND state <> 'gone'", (number,)
             )
@@ -201,7 +202,7 @@ class Ledger:
         with self.transaction():
             self._db.execute("DELETE FROM stored")
             rows = ((slot(o.key), o.key, o.size, o.hash, o.tag) for o in objects)
-            self._db.executemany("REPLACE INTO stored VALUES (?, ?, ?, ?, ?)", rows)
+            self._many("REPLACE INTO stored VALUES (?, ?, ?, ?, ?)", rows)
 
     def extra(self) -> int:
         """Count the objects that belong to no entry."""
@@ -256,7 +257,16 @@ class Ledger:
         setters = ", ".join(f"{column} = ?" for column in columns.split())
         statement = f"UPDATE entry SET {setters} WHERE name = ?"  # noqa: S608  # ours
         with self.transaction():
-            self._db.executemany(statement, ((*row[:-1], _out(row[-1])) for row in rows))
+            self._many(statement, ((*row[:-1], _out(row[-1])) for row in rows))
+
+    def _many(self, statement: str, rows: Iterable[tuple[Any, ...]]) -> None:
+        """Run a statement for each row.
+
+        Rows are made and written in turns of many: one by one, the code of Python, of the classes
+        and of SQLite drive each other out of the processor's caches.
+        """
+        for chunk in chunks(rows, CHUNK):
+            self._db.executemany(statement, chunk)
 
     def execute(self, statement: str, values: tuple[Any, ...] = ()) -> None:
         self._db.execute(statement, values)

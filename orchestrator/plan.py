@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from itertools import chain, groupby
 from operator import itemgetter
 from typing import Any, Final
@@ -114,24 +115,38 @@ def address(
     target: Target, ledger: Ledger, where: str = "state = 'candidate'"
 ) -> dict[int, Upload]:
     """Ask the class for the key and the headers of each file."""
-    numbers: dict[Upload, int] = {}
-    ledger.update(" ".join(ADDRESS), _addresses(target, ledger, where, numbers))
-    return {number: upload for upload, number in numbers.items()}
+    batches = _Batches()
+    ledger.update(" ".join(ADDRESS), _addresses(target, ledger, where, batches))
+    return {number: upload for upload, number in batches.numbers.items()}
+
+
+@dataclass(kw_only=True)
+class _Batches:
+    """Numbers uploads by what one `rclone copy` has in common; neighbours are mostly alike."""
+
+    numbers: dict[Upload, int] = field(default_factory=dict)
+    last: tuple[Upload | None, int] = (None, 0)
+
+    def number(self, upload: Upload) -> int:
+        if upload is not self.last[0]:
+            number = self.numbers.setdefault(upload_key(upload), len(self.numbers) + 1)
+            self.last = upload, number
+        return self.last[1]
 
 
 def _addresses(
-    target: Target, ledger: Ledger, where: str, numbers: dict[Upload, int]
+    target: Target, ledger: Ledger, where: str, batches: _Batches
 ) -> Iterator[tuple[Any, ...]]:
     """Yield only what is not in the ledger yet: of a file that a run has seen that is nothing."""
     for row in ledger.values(f"name, {', '.join(ADDRESS)}", where):
         name, known = decoded(row[0]), row[1:]
-        values = _addressed(target, numbers, name, known[-2:])
+        values = _addressed(target, batches, name, known[-2:])
         if values != known:
             yield *values, name
 
 
 def _addressed(
-    target: Target, numbers: dict[Upload, int], name: str, state: tuple[Any, ...]
+    target: Target, batches: _Batches, name: str, state: tuple[Any, ...]
 ) -> tuple[Any, ...]:
     """Return the values of ADDRESS."""
     try:
@@ -139,7 +154,7 @@ def _addressed(
     except _RefusedNameError as error:
         return None, None, None, None, None, 0, State.REFUSED, str(error)
     upload = target.upload(key)
-    batch = numbers.setdefault(upload_key(upload), len(numbers) + 1)
+    batch = batches.number(upload)
     direct = upload.direct or _beyond_rclone(target, name, key)
     slot = target.template.names.fold(key)
     folded = None if slot == key else slot
@@ -154,9 +169,10 @@ def _key(target: Target, name: str) -> str:
         key = target.key(name)
     except (SuspiciousOperation, ValueError) as error:
         raise _RefusedNameError(f"Django cannot address it: {error}") from error
-    if not key.removeprefix(target.prefix) or key.endswith("/") or name.endswith("\\"):
+    within = key.removeprefix(target.prefix)
+    if not within or key.endswith("/") or name.endswith("\\"):
         raise _RefusedNameError("Django cannot address it: its key would be that of a folder")
-    if "\\" in key.removeprefix(target.prefix):
+    if "\\" in within:
         raise _RefusedNameError("Django would save it with / in the place of the backslash")
     if (length := len(key.encode())) > names.max_bytes:
         raise _RefusedNameError(
@@ -173,9 +189,9 @@ def _beyond_rclone(target: Target, name: str, key: str) -> str:
     """Say why rclone would not store this name under Django's key, or ''."""
     if key != target.prefix + name:
         return "rclone would give it another key"
-    patterns = [p for p in (target.template.names.direct, target.rule.direct) if p]
-    if any(p.search(text) for p in patterns for text in (target.prefix, name)):
-        return "rclone cannot be given this name"
+    for pattern in target.beyond_rclone:
+        if pattern.search(name) or pattern.search(target.prefix):
+            return "rclone cannot be given this name"
     return ""
 
 

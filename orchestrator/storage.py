@@ -6,6 +6,7 @@ import difflib
 import json
 import marshal
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -88,6 +89,11 @@ class Target:
     def rule(self) -> Rule:
         """The first rule of the template that these options match."""
         return next(rule for rule in self.template.rules if rule.matches(self.options))
+
+    @cached_property
+    def beyond_rclone(self) -> tuple[re.Pattern[str], ...]:
+        """What in a name rclone cannot carry."""
+        return tuple(p for p in (self.template.names.direct, self.rule.direct) if p)
 
     @property
     def defects(self) -> tuple[Defect, ...]:
