@@ -21,6 +21,7 @@ from enum import StrEnum
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
+from orchestrator import limits
 from orchestrator import plan as planning
 from orchestrator import rclone as rclone_binary
 from orchestrator.daemon import EndedError
@@ -45,6 +46,7 @@ ROOM = 64 << 20  # bytes free for the reports and logs of a run,
 ROOM_A_FILE = 1024  # and for each file's row in the ledger
 PROBE = b"written by media-orchestrator doctor; may be deleted\n"
 READABLE_BY_OTHERS = 0o044
+SMALLER = "make it smaller or split it, or leave it out with --exclude or --skip-refused"
 
 
 class Status(StrEnum):
@@ -292,10 +294,10 @@ def _source(target: Target | None, source: Path, runs: Path) -> Iterator[Check]:
             return
         else:
             files, size = ledger.count()
-            biggest = ledger.select("SELECT coalesce(max(size), 0) FROM entry")[0][0]
-            detail = f"{source}: {files} entries, {human(size)}, the biggest {human(biggest)}"
+            detail = f"{source}: {files} entries, {human(size)}"
             yield Check(title="source", status=Status.OK, detail=detail)
             yield from _names(target, ledger)
+            yield from _sizes(target, ledger)
             yield _room(runs, files)
         finally:
             ledger.close()
@@ -309,13 +311,36 @@ def _names(target: Target | None, ledger: Ledger) -> Iterator[Check]:
     hard = ledger.count("direct IS NOT NULL AND state = 'candidate'")[0]
     if refused:
         name, reason = refused[0]
-        name = name if isinstance(name, str) else os.fsdecode(name)
-        detail = f"{len(refused)} cannot be migrated, the first: {printable(f'{name}: {reason}')}"
+        detail = f"{len(refused)} cannot be migrated, the first: {_shown(name)}: {reason}"
         tip = "rename them, or leave them out with --exclude or --skip-refused; `plan` lists all"
         yield Check(title="names", status=Status.WARN, detail=detail, tip=tip)
     else:
         detail = f"all can be migrated; {hard} of them through the class instead of rclone"
         yield Check(title="names", status=Status.OK, detail=detail)
+
+
+def _sizes(target: Target | None, ledger: Ledger) -> Iterator[Check]:
+    """Hold the biggest file against what the store takes, and against what the class can save."""
+    found = ledger.select("SELECT name, size FROM entry ORDER BY size DESC LIMIT 1")
+    if not found:
+        return
+    name, size = found[0]
+    biggest = f"the biggest file, {_shown(name)}, has {human(size)}"
+    most = limits.largest(target) if target else None
+    if most and size > most.bytes:
+        detail = f"{biggest}; one object of the store can have {most}"
+        yield Check(title="sizes", status=Status.WARN, detail=detail, tip=SMALLER)
+        return
+    limit = f"the store takes {most} in one object" if most else "the store has no limit of its own"
+    known = f"{biggest}; {limit}" if target else biggest
+    yield Check(title="sizes", status=Status.OK, detail=known)
+    saved = limits.largest_saved(target) if target else None
+    if saved and size > saved.bytes:
+        yield _site(f"{biggest}; it can be migrated, but the site itself can save only {saved}")
+
+
+def _shown(name: str | bytes) -> str:
+    return printable(name if isinstance(name, str) else os.fsdecode(name))
 
 
 def _room(runs: Path, files: int) -> Check:

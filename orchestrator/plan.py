@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, groupby
 from operator import itemgetter
@@ -17,6 +17,7 @@ from orchestrator.compare import by_bytes, same_name
 from orchestrator.errors import TransferError
 from orchestrator.job import Job, upload_key
 from orchestrator.ledger import Change, Ledger, Row, State, decoded
+from orchestrator.limits import Limits
 from orchestrator.parallel import chunks
 from orchestrator.progress import human
 from orchestrator.storage import Target, Upload
@@ -115,7 +116,7 @@ def address(
     target: Target, ledger: Ledger, where: str = "state = 'candidate'"
 ) -> dict[int, Upload]:
     """Ask the class for the key and the headers of each file."""
-    batches = _Batches()
+    batches = _Batches(limits=Limits.of(target))
     ledger.update(" ".join(ADDRESS), _addresses(target, ledger, where, batches))
     return {number: upload for upload, number in batches.numbers.items()}
 
@@ -124,6 +125,7 @@ def address(
 class _Batches:
     """Numbers uploads by what one `rclone copy` has in common; neighbours are mostly alike."""
 
+    limits: Limits
     numbers: dict[Upload, int] = field(default_factory=dict)
     last: tuple[Upload | None, int] = (None, 0)
 
@@ -138,15 +140,15 @@ def _addresses(
     target: Target, ledger: Ledger, where: str, batches: _Batches
 ) -> Iterator[tuple[Any, ...]]:
     """Yield only what is not in the ledger yet: of a file that a run has seen that is nothing."""
-    for row in ledger.values(f"name, {', '.join(ADDRESS)}", where):
-        name, known = decoded(row[0]), row[1:]
-        values = _addressed(target, batches, name, known[-2:])
-        if values != known:
+    for stored_name, size, *known in ledger.values(f"name, size, {', '.join(ADDRESS)}", where):
+        name = decoded(stored_name)
+        values = _addressed(target, batches, name, size, known[-2:])
+        if [*values] != known:
             yield *values, name
 
 
 def _addressed(
-    target: Target, batches: _Batches, name: str, state: tuple[Any, ...]
+    target: Target, batches: _Batches, name: str, size: int, state: Sequence[Any]
 ) -> tuple[Any, ...]:
     """Return the values of ADDRESS."""
     try:
@@ -156,6 +158,8 @@ def _addressed(
     upload = target.upload(key)
     batch = batches.number(upload)
     direct = upload.direct or _beyond_rclone(target, name, key)
+    if too_big := batches.limits.refusal(size, by_class=bool(direct)):
+        return None, None, None, None, None, 0, State.REFUSED, too_big
     slot = target.template.names.fold(key)
     folded = None if slot == key else slot
     return key, folded, upload.content_type, batch, direct or None, int(upload.packed), *state

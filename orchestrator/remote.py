@@ -20,6 +20,7 @@ from orchestrator.template import (
     Refuse,
     Root,
     Tell,
+    matches,
 )
 from orchestrator.transforms import text
 
@@ -90,7 +91,7 @@ def translate(target: Target) -> Remote:
         },
         vendor=rule.name,
         notes=tuple(_notes(target, fates)),
-        site=rule.site,
+        site=tuple(note.says for note in rule.site if matches(note.when, options)),
     )
 
 

@@ -126,19 +126,52 @@ class Option:
     secret: bool = False
 
 
+When = Mapping[str, re.Pattern[str]]
+
+
+def matches(when: When, options: Mapping[str, Any]) -> bool:
+    return all(pattern.search(text(options[name]) or "") for name, pattern in when.items())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Note:
+    """What the site will meet at a store, where its options match."""
+
+    says: str
+    when: When
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limit:
+    """The most bytes that one object can have, and who says so.
+
+    Either `bytes`, or so many `parts` of the size that the option `part` holds.
+    """
+
+    source: str
+    bytes: int = 0
+    parts: int = 0
+    part: str = ""
+
+    def of(self, options: Mapping[str, Any]) -> int:
+        return self.parts * int(options[self.part]) if self.part else self.bytes
+
+
 @dataclass(frozen=True, kw_only=True)
 class Rule:
     """Settings for the stores whose options match every regex in `when`; the first match wins.
 
     `config` may name options in braces; an empty value takes a key out. `root` stands in for the
-    template's; `direct` adds to the names that rclone cannot carry, `defects` to the template's;
-    `refuse` says why this combination cannot be migrated.
+    template's, as do `largest` and `largest_saved`; `direct` adds to the names that rclone cannot
+    carry, `defects` to the template's; `refuse` says why this combination cannot be migrated.
     """
 
     name: str
-    when: Mapping[str, re.Pattern[str]]
+    when: When
     config: Mapping[str, str]
-    site: tuple[str, ...]
+    site: tuple[Note, ...]
+    largest: Limit | None
+    largest_saved: Limit | None
     direct: re.Pattern[str] | None
     flags: Mapping[str, str]
     root: str | None
@@ -146,7 +179,7 @@ class Rule:
     refuse: str | None
 
     def matches(self, options: Mapping[str, Any]) -> bool:
-        return all(p.search(text(options[name]) or "") for name, p in self.when.items())
+        return matches(self.when, options)
 
     def render(self, options: Mapping[str, Any]) -> dict[str, str]:
         values = {name: text(value) or "" for name, value in options.items()}
@@ -256,6 +289,8 @@ class Template:
     differs: Mapping[str, str]
     defects: tuple[Defect, ...]
     errors: tuple[Known, ...]
+    largest: Limit | None  # that the store takes
+    largest_saved: Limit | None  # that the class can save
     called: Mapping[str, str]  # what errors.yaml calls an option → the option of this family
 
     def dropped(self, parameter: str) -> str:
@@ -318,12 +353,28 @@ def _texts(entries: Mapping[str, Any] | None) -> dict[str, str]:
     return {key: text(value) or "" for key, value in (entries or {}).items()}
 
 
+def _when(entry: Mapping[str, Any]) -> When:
+    return {name: re.compile(pattern) for name, pattern in entry.get("when", {}).items()}
+
+
+def _note(entry: str | Mapping[str, Any]) -> Note:
+    if isinstance(entry, str):
+        return Note(says=entry, when={})
+    return Note(says=entry["says"], when=_when(entry))
+
+
+def _limit(entry: Mapping[str, Any], name: str) -> Limit | None:
+    return Limit(**entry[name]) if name in entry else None
+
+
 def _rule(entry: Mapping[str, Any]) -> Rule:
     return Rule(
         name=entry["name"],
-        when={name: re.compile(p) for name, p in entry.get("when", {}).items()},
+        when=_when(entry),
         config=_texts(entry.get("config")),
-        site=tuple(entry.get("site", ())),
+        site=tuple(_note(note) for note in entry.get("site", ())),
+        largest=_limit(entry, "largest"),
+        largest_saved=_limit(entry, "largest_saved"),
         direct=re.compile(entry["direct"]) if "direct" in entry else None,
         flags=_texts(entry.get("flags")),
         root=entry.get("root"),
@@ -404,6 +455,8 @@ def parse(raw: Mapping[str, Any], common: tuple[Known, ...] = ()) -> Template:
             names=_names(raw["names"]),
             tuning=_tuning(raw["tuning"]),
             differs=raw.get("differs", {}),
+            largest=_limit(raw, "largest"),
+            largest_saved=_limit(raw, "largest_saved"),
             called=raw.get("called", {}),
             defects=tuple(_defect(d) for d in raw.get("defects", ())),
             errors=(*(_known(e) for e in raw.get("errors", ())), *common),

@@ -11,7 +11,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from orchestrator.fates import describe
-from orchestrator.template import Fields, Option, Template, load_all
+from orchestrator.progress import human
+from orchestrator.template import Fields, Option, Rule, Template, load_all
 
 FOLDER = Path(__file__).parent.parent / "docs" / "storages"
 START = "<!-- made by scripts/storage_docs.py from rclone_templates; do not edit below -->"
@@ -31,9 +32,24 @@ def generated(template: Template) -> str:
     if template.differs:
         lines += ["", "## Declared differences", "", "To what Django itself would have stored:", ""]
         lines += [f"* {what}: {why}" for what, why in template.differs.items()]
-    if site := [text for rule in template.rules for text in rule.site]:
+    if sizes := list(_sizes(template)):
+        lines += ["", "## The largest object", "", *sizes]
+    if site := [note.says for rule in template.rules for note in rule.site]:
         lines += ["", "## What the site will meet", "", *(f"* {text}" for text in site)]
     return "\n".join(lines) + "\n"
+
+
+def _sizes(template: Template) -> Iterator[str]:
+    """Yield a line for each limit; rules of one name have one."""
+    found: dict[str, Template | Rule] = {"": template}
+    found |= {rule.name: rule for rule in template.rules if rule.largest or rule.largest_saved}
+    for name, at in found.items():
+        of = f"{name}: " if name else ""
+        if at.largest:
+            yield f"* {of}{human(at.largest.bytes)} ({at.largest.source})"
+        if saved := at.largest_saved:
+            most = human(saved.bytes) if saved.bytes else f"{saved.parts:,} times `{saved.part}`"
+            yield f"* {of}saved by the class: {most} ({saved.source})"
 
 
 def _rows(options: Mapping[str, Option], prefix: str = "") -> Iterator[str]:

@@ -24,6 +24,7 @@ ON_THE_WAY = (
     "a probe object",
     "source",
     "names",
+    "sizes",
     "disk",
 )
 

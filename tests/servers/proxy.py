@@ -10,7 +10,7 @@ import socket
 import socketserver
 import ssl
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -48,6 +48,7 @@ class _Fault:
     answer: bytes
     status: int
     left: int
+    sent: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,11 +124,12 @@ class Proxy:
         *,
         times: int = 1,
         matching: str = "",
+        sent: str = "",
         headers: Mapping[str, str] | None = None,
     ) -> None:
         """Answer the next `times` requests whose "METHOD target" matches, in the server's place.
 
-        `matching` is a regular expression, searched for.
+        `matching` is a regular expression, searched for; `sent` a header that they must have.
         """
         fields = {"Content-Type": "application/xml", **(headers or {})}
         fault = _Fault(
@@ -135,14 +137,16 @@ class Proxy:
             answer=_answer(status, body, fields),
             status=status,
             left=times,
+            sent=sent,
         )
         with self._lock:
             self._faults.append(fault)
 
-    def take_fault(self, request: str) -> _Fault | None:
+    def take_fault(self, request: str, headers: Container[str] = ()) -> _Fault | None:
         with self._lock:
             for fault in self._faults:
-                if fault.left and fault.pattern.search(request):
+                fits = not fault.sent or fault.sent in headers
+                if fault.left and fits and fault.pattern.search(request):
                     fault.left -= 1
                     return fault
         return None
@@ -237,7 +241,7 @@ class _Handler(socketserver.BaseRequestHandler):
     def _exchange(self, head: _Head, client: _End) -> bool:
         """Relay one request and its answer; False when the client's connection is used up."""
         proxy = self.server.proxy
-        fault = proxy.take_fault(" ".join(head.words[:2]))
+        fault = proxy.take_fault(" ".join(head.words[:2]), head.headers)
         if fault is None:
             return self._relay(head, client)
         proxy.log(head, fault.status)
