@@ -21,6 +21,10 @@ from orchestrator.parallel import chunks
 
 SCHEMA = 2
 CHUNK = 5000
+NAMED_AT_ONCE = 500  # SQLite takes some thousand values
+OTHER_HEADERS = (
+    "other headers"  # begins what a read-back notes of an object that save() would not make
+)
 
 
 class State(StrEnum):
@@ -115,6 +119,7 @@ CREATE TABLE stored (
 """
 # An inventory keeps what is known of an unchanged file. Of a changed one it forgets the hashes,
 # after noting them as the tags of an object of ours if an earlier run ended while storing it.
+# An object of ours that was found with other headers stays noted until it has been stored anew.
 UPSERT = """
 INSERT INTO entry (name, kind, size, mtime_ns, ctime_ns, state, reason, walk)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?)
@@ -123,14 +128,15 @@ ON CONFLICT (name) DO UPDATE SET
          THEN trim(coalesce(tags, '') || ' ' || coalesce(hashes, '')) ELSE tags END,
   hashes = CASE WHEN :same THEN hashes END,
   evidence = CASE WHEN :same AND state = 'verified' THEN evidence END,
-  readback = NULL, change = NULL,
+  readback = CASE WHEN :same AND written AND readback LIKE ':other%' THEN readback END,
+  change = NULL,
   kind = excluded.kind, size = excluded.size,
   mtime_ns = excluded.mtime_ns, ctime_ns = excluded.ctime_ns,
   state = excluded.state, reason = excluded.reason, walk = excluded.walk
 """.replace(
     ":same",
     "(size = excluded.size AND mtime_ns = excluded.mtime_ns AND ctime_ns = excluded.ctime_ns)",
-)
+).replace(":other", OTHER_HEADERS)
 
 
 class Ledger:
@@ -244,6 +250,12 @@ class Ledger:
             after = (*values, found[-1][0])
             found = self._db.execute(f"{select} AND {name} > ? {order}", after).fetchall()
             yield from found
+
+    def named(self, names: Iterable[str], where: str) -> Iterator[Row]:
+        """Yield those of the named rows for which `where` holds."""
+        for some in chunks(sorted(names), NAMED_AT_ONCE):
+            listed = ", ".join("?" * len(some))
+            yield from self.rows(f"name IN ({listed}) AND {where}", tuple(map(_out, some)))
 
     def glances(self, where: str) -> Iterator[Glance]:
         """Yield what the sample is drawn by, in the order of the names; read to the end at once."""

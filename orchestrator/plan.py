@@ -16,7 +16,7 @@ from orchestrator.clients import Stored
 from orchestrator.compare import by_bytes, same_name
 from orchestrator.errors import TransferError
 from orchestrator.job import Job, upload_key
-from orchestrator.ledger import Change, Ledger, Row, State, decoded
+from orchestrator.ledger import OTHER_HEADERS, Change, Ledger, Row, State, decoded
 from orchestrator.limits import Limits
 from orchestrator.parallel import chunks
 from orchestrator.progress import human
@@ -237,6 +237,8 @@ def _decide(job: Job, row: Row, stored: Stored | None) -> tuple[Any, ...]:
         reason = f"the store takes it for {stored.key}, which is there"
         return State.CONFLICT, Change.CONFLICT, reason, row.hashes, None, row.tags
     proven = stored.tag is not None and stored.tag in (row.tags or "").split()
+    if proven and row.written and (row.readback or "").startswith(OTHER_HEADERS):
+        return State.PLANNED, Change.CHANGED, "", row.hashes, None, row.tags
     if proven and row.evidence:
         return State.VERIFIED, Change.SAME, "", row.hashes, row.evidence, row.tags
     if stored.size != row.size and not row.packed:

@@ -14,7 +14,7 @@ from typing import Any, Final
 from orchestrator.compare import by_class, by_client
 from orchestrator.errors import ConfigurationError
 from orchestrator.job import Job, Route, Wishes
-from orchestrator.ledger import Glance, Ledger, Row, State
+from orchestrator.ledger import OTHER_HEADERS, Glance, Ledger, Row, State
 from orchestrator.template import Defect
 from orchestrator.thumbnails import MOST, Picture, picture, worth_showing
 
@@ -32,6 +32,7 @@ ODD: Final = {  # classes of names that have broken storages before: facts, name
     "leading hyphen": re.compile(r"(^|/)-"),
 }
 PLAIN: Final = re.compile(r"(?:\w[\w.-]*/)*\w[\w.-]{0,150}(?<!\.)", re.ASCII)  # none of these
+NOTED: Final = f"readback LIKE '{OTHER_HEADERS}%'"  # until a new look clears it
 OK: Final = "ok"
 DEFECT: Final = "defect of the class"
 
@@ -168,8 +169,9 @@ def _note_extremes(extremes: dict[str, Glance], row: Glance) -> None:
 
 def read_back(job: Job, sample: Sample) -> list[Picture]:
     """Read what of the sample was not read yet, and note the results in the ledger."""
-    where = f"{VERIFIED} AND readback IS NULL"
-    rows = [row for row in job.ledger.rows(where) if row.name in sample.names]
+    read = {row.name for row in job.ledger.glances(f"readback IS NOT NULL AND NOT {NOTED}")}
+    noted = {row.name for row in job.ledger.glances(f"{VERIFIED} AND {NOTED}")}
+    rows = list(job.ledger.named(sample.names - read | noted, VERIFIED))
     job.observer.stage("reading back", len(rows), sum(row.size for row in rows))
     return list(_read(job, rows, sample.pictured))
 
@@ -208,6 +210,11 @@ def state(ledger: Ledger, sample: Sample) -> Statement:
     )
 
 
+def noted(row: Row) -> bool:
+    """Say whether the object was found with other headers before; only a new look clears it."""
+    return (row.readback or "").startswith(OTHER_HEADERS)
+
+
 def judge(route: Route, row: Row, pictured: bool) -> Reading:
     """Read one object through the class, and compare its bytes and headers with a save()'s."""
     kept = io.BytesIO() if pictured else None
@@ -244,7 +251,7 @@ def headers(route: Route, row: Row) -> str:
     for name, value in target.client.head(row.key).items():
         wanted = _comparable(name, expected)
         if wanted != (value or None):
-            return f"{name} is {value!r}, and Django would store {wanted!r}"
+            return f"{OTHER_HEADERS}: {name} is {value!r}, and Django would store {wanted!r}"
     return ""
 
 

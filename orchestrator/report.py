@@ -365,6 +365,8 @@ def next_step(report: Report, again: str) -> str:  # noqa: PLR0911  # one for ea
         return "rename or --exclude the refused files, then run the same command again"
     if State.CONFLICT in states and State.FAILED not in states:
         return "look at the conflicts; --overwrite-conflicts puts the local files in their place"
+    if report.command in AFTERWARDS and State.FAILED in states:
+        return "media-orchestrator migrate stores what failed once more"
     return f"run the same command again, it goes on where it was: {again}"
 
 

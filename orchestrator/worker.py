@@ -16,7 +16,7 @@ from orchestrator.errors import OrchestratorError, TransferError
 from orchestrator.job import PAUSES, Route
 from orchestrator.known import words
 from orchestrator.ledger import Row, State
-from orchestrator.readback import Reading, judge
+from orchestrator.readback import Reading, judge, noted
 from orchestrator.shard import Result, Shard
 from orchestrator.storage import Upload
 from orchestrator.thumbnails import Picture
@@ -73,8 +73,9 @@ def _result(
 
 
 def _read(route: Route, shard: Shard, verified: set[str]) -> dict[str, Reading]:
-    """Read the sampled ones among the verified back."""
-    rows = [row for row in shard.rows if row.name in shard.sampled & verified]
+    """Read the sampled ones among the verified back, and those that had other headers before."""
+    wanted = shard.sampled | {row.name for row in shard.rows if noted(row)}
+    rows = [row for row in shard.rows if row.name in wanted & verified]
     readings = route.map(lambda row: judge(route, row, row.name in shard.pictured), rows)
     return {reading.row.name: reading for reading in readings}
 

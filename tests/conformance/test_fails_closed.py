@@ -115,6 +115,33 @@ def test_verify_names_what_has_lost_its_headers_and_nothing_else(
     expected = {"typed.jpg": "ContentType", "uncached.jpg": "CacheControl", "meta.jpg": "Metadata"}
     assert read.reasons().keys() == expected.keys()
     assert {n: w for n, w in expected.items() if w not in read.reasons()[n]} == {}
+    assert "other headers" in read.reasons()["typed.jpg"]
+
+
+@pytest.mark.parametrize("looks", [["verify"], ["verify", "check", "plan"]], ids="-".join)
+@pytest.mark.on("moto", "azurite", "gcs")
+def test_an_object_of_ours_that_lost_its_headers_is_stored_anew_and_looked_at_again(
+    server: Server, bucket: Options, tmp_path: Path, looks: list[str]
+) -> None:
+    files = {name: name.encode() for name in ("typed.jpg", "sound.jpg")}
+    site = site_with(server, bucket, tmp_path, files)
+    assert site.migrate().code == 0
+    before = stored(server, bucket)
+    server.put(bucket, "typed.jpg", files["typed.jpg"], content_type="text/html")
+
+    found = [site.run(look, *(["--sample", "all"] if look == "verify" else [])) for look in looks]
+    assert found[0].code == 7
+    assert found[0].states() == {"verified": 1, "failed": 1}
+    mended = site.migrate()
+    assert (mended.code, mended.states()) == (0, {"verified": 2})
+    assert mended.report["changes"].keys() == {"same", "changed"}
+    assert [c["files"] for c in mended.report["changes"].values()] == [1, 1]
+    after = stored(server, bucket)
+    assert after["typed.jpg"].content_type == "image/jpeg"
+    assert after["sound.jpg"] == before["sound.jpg"]
+    again = site.migrate()
+    assert (again.code, again.report["changes"].keys()) == (0, {"same"})
+    assert again.report["header_notes"] == []
 
 
 @pytest.mark.on("s3")
