@@ -35,17 +35,22 @@ def read(site: Site, names: Iterable[str]) -> Answer:
     return _ask(site, "read", names)
 
 
-def _ask(site: Site, task: str, names: Iterable[str]) -> Answer:
+def question(site: Site, task: str, names: Iterable[str], *, media: str = "") -> str:
+    """Return what `main` reads; `media` is where the files are for a process in a container."""
     asked = {
         "class": site.storage_class,
         "options": dict(site.options),
-        "media": str(site.media),
+        "media": media or str(site.media),
         "task": task,
         "names": list(names),
     }
+    return json.dumps(asked)
+
+
+def _ask(site: Site, task: str, names: Iterable[str]) -> Answer:
     done = subprocess.run(
         [sys.executable, "-m", "tests.django_side"],
-        input=json.dumps(asked),
+        input=question(site, task, names),
         cwd=site.folder,
         env=site.environ(),
         capture_output=True,

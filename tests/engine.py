@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ runtime = "runc"
 cgroup_manager = "cgroupfs"
 events_logger = "file"
 """
+HOST_NETWORK = "services: {migrate: {network_mode: host}}"  # the test servers are on its loopback
 CLOSED = ("--read-only", "--tmpfs=/tmp", "--cap-drop=all", "--security-opt=no-new-privileges")
 
 
@@ -35,13 +37,34 @@ class Podman:
     folder: Path
     env: dict[str, str] = field(repr=False)
 
+    @property
+    def own(self) -> list[str]:
+        return [f"--root={self.folder / 'storage'}", f"--runroot={self.folder / 'run'}"]
+
+    def compose(self, folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
+        """Run podman-compose on the compose.yaml in `folder`, in the host's network."""
+        (folder / "network.yaml").write_text(HOST_NETWORK)
+        files = ["--file=compose.yaml", "--file=network.yaml"]
+        # docker compose activates the profile of a service that it is told to run by itself.
+        command = [f"--podman-args={' '.join(self.own)}", "--profile=migrate", *files, *args]
+        return subprocess.run(
+            [Path(sys.executable).parent / "podman-compose", *command],
+            cwd=folder,
+            env={**self.env, "MEDIA_ORCHESTRATOR_IMAGE": IMAGE},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+        )
+
     def __call__(
-        self, *args: str | Path, check: bool = True, timeout: float = 600
+        self, *args: str | Path, check: bool = True, timeout: float = 600, stdin: str | None = None
     ) -> subprocess.CompletedProcess[str]:
-        own = [f"--root={self.folder / 'storage'}", f"--runroot={self.folder / 'run'}"]
         done = subprocess.run(
-            ["podman", *own, *args],
+            ["podman", *self.own, *args],
             env=self.env,
+            input=stdin,
             capture_output=True,
             text=True,
             check=False,

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from tests import django_side
+from tests.conformance import corpus
+from tests.conformance.observe import stored
+from tests.conformance.twin import Recorder, compare
 from tests.engine import IMAGE, ROOT, Podman, image, run_flags
 from tests.servers.base import Options, Server
 from tests.site import Site
@@ -52,12 +58,17 @@ def site(server: Server, bucket: Options, tmp_path: Path) -> Site:
     site = Site.on(server, bucket, tmp_path)
     for kind in TYPES.split():
         site.add(f"a.{kind}", kind.encode())
+    return of_the_user(site)
+
+
+def of_the_user(site: Site) -> Site:
+    """Give the site's folder to the user that the container runs as."""
     site.write_env()
-    site.runs.mkdir()
-    for folder, _, files in os.walk(tmp_path):
+    site.runs.mkdir(exist_ok=True)
+    for folder, _, files in os.walk(site.folder):
         for path in (Path(folder), *(Path(folder, name) for name in files)):
             os.chown(path, 1000, 1000)
-    tmp_path.chmod(0o755)
+    site.folder.chmod(0o755)
     return site
 
 
@@ -125,6 +136,63 @@ class TestImage:
         assert (code, took < 10) == ("143", True)
         done = run(podman, site, "migrate")
         assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.on("moto")
+@pytest.mark.xdist_group("container")
+def test_what_the_container_stores_is_what_a_save_in_it_stores(
+    podman: Podman, server: Server, bucket: Options, tmp_path: Path, record_property: Recorder
+) -> None:
+    site = Site.on(server, bucket, tmp_path)
+    for name in corpus.TYPES:
+        site.add(name, corpus.content(name))
+    of_the_user(site)
+    table = tmp_path / "mime.types"
+    table.write_text("text/x-misleading jpg heic svg txt css js webm docx\n")
+    misled = [*volumes(site), f"{table}:/etc/mime.types:ro"]
+    done = podman("run", "--rm", *run_flags(misled), IMAGE, "migrate", check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+    twin = replace(site, options={**site.options, **server.new_bucket()})
+    python = ["--interactive", "--entrypoint=python3", "--env=PYTHONPATH=/repository"]
+    mounts = [*volumes(site), f"{ROOT / 'tests'}:/repository/tests:ro"]
+    asked = django_side.question(twin, "save", corpus.TYPES, media="/app/media")
+    command = [*run_flags(mounts), *python, IMAGE, "-m", "tests.django_side"]
+    saved = json.loads(podman("run", "--rm", *command, stdin=asked).stdout)
+    assert saved == {"given": {name: name for name in corpus.TYPES}, "errors": {}}
+
+    tally = compare(server, stored(server, site.options), stored(server, twin.options))
+    tally.record(server, record_property)
+    assert not tally.different
+    assert tally.equal["key"] == tally.equal["content_type"] == len(corpus.TYPES)
+
+
+@pytest.mark.on("rclone_s3")
+@pytest.mark.xdist_group("container")
+def test_compose_runs_it_in_the_folder_of_cousins_matter(
+    podman: Podman, server: Server, bucket: Options, tmp_path: Path
+) -> None:
+    site = Site.on(server, bucket, tmp_path)
+    for name in ("public/pages/a.svg", "public/css/b.css", "galleries/c.jpg"):
+        site.add(name, name.encode())
+    shutil.copy(ROOT / "compose.yaml", tmp_path)
+    of_the_user(site)
+    public = ("--source", "/app/media/public")
+    said: dict[str, str] = {}
+    for args in (("doctor",), (*public, "plan"), (*public, "migrate"), ("migrate",)):
+        done = podman.compose(tmp_path, "run", "--rm", "migrate", *args)
+        assert done.returncode == 0, done.stdout + done.stderr
+        said[" ".join(args)] = done.stdout
+        if args[-1] == "plan":
+            assert server.keys(bucket) == []
+        elif args == (*public, "migrate"):
+            assert server.keys(bucket) == ["css/b.css", "pages/a.svg"]
+    assert "✓ a probe object" in said["doctor"]
+    assert "VERIFIED: all 3 files" in said["migrate"]
+    assert len(server.keys(bucket)) == 5
+    assert len(list(site.runs.glob("2*/report.html"))) == 3
+    site.add("not utf-8 \udcff.jpg")
+    assert podman.compose(tmp_path, "run", "--rm", "migrate", "migrate").returncode == 7
 
 
 def _wait_for(condition: Callable[[], bool], seconds: float = 30) -> None:
