@@ -74,7 +74,7 @@ def examine(env_file: Path | None, source: Path, runs: Path, *, write: bool) -> 
     found = _Found()
     yield from _attempt("MEDIA_STORAGE and its options", lambda: found.resolve(env_file), code=2)
     if found.target and found.remote:
-        store = list(_store(found.target, found.remote))
+        store = list(_store(found.target, found.remote, source))
         yield from store
         yield from _objects(found.target, found.remote, store, write=write)
     else:
@@ -128,12 +128,12 @@ def _env_file(path: Path) -> Iterator[Check]:
         yield Check(title="permissions of .env", status=Status.OK, detail="for its owner alone")
 
 
-def _store(target: Target, remote: Remote) -> Iterator[Check]:
+def _store(target: Target, remote: Remote, source: Path) -> Iterator[Check]:
     if endpoint := _endpoint(remote):
         yield from _attempt("network", lambda: _connect(target, endpoint))
         if endpoint.scheme in ("http", "https"):
             yield _clock(endpoint, verify="no-check-certificate" not in remote.flags)
-    yield from _attempt("credentials and container", lambda: _probe(target, remote))
+    yield from _attempt("credentials and container", lambda: _probe(target, remote, source))
 
 
 def _endpoint(remote: Remote) -> SplitResult | None:
@@ -188,9 +188,9 @@ def _date(endpoint: SplitResult, *, verify: bool) -> datetime:
         return parsedate_to_datetime(connection.getresponse().headers["Date"])
 
 
-def _probe(target: Target, remote: Remote) -> str:
+def _probe(target: Target, remote: Remote, source: Path) -> str:
     try:
-        target.client.probe(target.prefix, Path("/"))
+        target.client.probe(target.prefix, source.resolve())
     except OrchestratorError:
         raise
     except Exception as error:

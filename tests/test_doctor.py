@@ -113,6 +113,20 @@ def test_an_env_file_that_others_can_read_is_a_warning(
     assert "chmod 600" in warned["tip"]
 
 
+@pytest.mark.on("folder")
+def test_a_folder_passes_unless_the_source_lies_in_it(
+    server: Server, bucket: Options, tmp_path: Path
+) -> None:
+    site = a_site(server, bucket, tmp_path)
+    code, found = checks(site)
+    assert (code, found["a probe object"]["status"]) == (0, "ok")
+    inside = {**site.options, "location": str(site.media / "store")}
+    (site.media / "store").mkdir()
+    code, found = checks(Site.on(server, inside, tmp_path))
+    assert code == 2
+    assert "share files" in found["credentials and container"]["detail"]
+
+
 @pytest.mark.on("moto")
 def test_a_key_that_may_only_read_fails_at_the_probe_object(
     server: Server, bucket: Options, tmp_path: Path
