@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 import os
@@ -15,7 +16,7 @@ from typing import Any
 
 from orchestrator.errors import ConfigurationError, Problem
 from orchestrator.job import Job
-from orchestrator.ledger import Ledger, State
+from orchestrator.ledger import Ledger, Row, State
 from orchestrator.progress import duration, human, printable
 from orchestrator.readback import OK, Statement
 from orchestrator.remote import Remote
@@ -43,9 +44,15 @@ class Count:
 
 @dataclass(frozen=True, kw_only=True)
 class Named:
-    """A file that is not verified, or is saved in another way, and why; escaped for display."""
+    """A file that is not verified, or is saved in another way, and why.
+
+    `name` and `reason` are escaped for display; `exact` is the name itself, and None where it is
+    no UTF-8: `base64` then has its bytes.
+    """
 
     name: str
+    exact: str | None = None
+    base64: str | None = None
     state: str
     reason: str
 
@@ -216,15 +223,29 @@ def _text(value: Any) -> str:
 
 def _named(ledger: Ledger, where: str, why: str = "reason") -> Iterator[Named]:
     for row in ledger.rows(where):
-        reason = printable(getattr(row, why))
-        yield Named(name=printable(row.name), state=row.state, reason=reason)
+        yield _told(row, getattr(row, why))
+
+
+def _told(row: Row, reason: str) -> Named:
+    raw = os.fsencode(row.name)
+    try:
+        exact, encoded = raw.decode(), None
+    except UnicodeDecodeError:
+        exact, encoded = None, base64.b64encode(raw).decode()
+    return Named(
+        name=printable(row.name),
+        exact=exact,
+        base64=encoded,
+        state=row.state,
+        reason=printable(reason),
+    )
 
 
 def _header_notes(ledger: Ledger) -> Iterator[Named]:
     # The + keeps SQLite from going through all that is verified instead of what was read.
     where = "+state = 'verified' AND readback IS NOT NULL AND readback <> ?"
     for row in ledger.rows(where, (OK,)):
-        yield Named(name=printable(row.name), state=row.state, reason=printable(row.readback or ""))
+        yield _told(row, row.readback or "")
 
 
 def _defects(job: Job) -> Iterator[str]:
@@ -239,7 +260,7 @@ def _foreseen(job: Job) -> Iterator[Named]:
     for defect in job.target.defects:
         where = f"{MOVED} AND {defect.sizes} AND (readback IS NULL OR readback = ?)"
         for row in job.ledger.rows(where, (OK,)):
-            yield Named(name=printable(row.name), state=row.state, reason=defect.says)
+            yield _told(row, defect.says)
 
 
 def _verdict(command: str, states: Mapping[str, Count], problems: tuple[Problem, ...]) -> Verdict:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from base64 import b64decode
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -79,6 +80,23 @@ def assert_valid(done: Result, site: Site) -> None:
     assert sum(count["files"] for count in report["states"].values()) == report["entries"]["files"]
     assert site.options["secret_key"] not in path.read_text(encoding="utf-8")
     assert path.stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.on("rclone_s3")
+def test_every_listed_file_can_be_found_by_its_exact_name(
+    server: Server, bucket: Options, tmp_path: Path
+) -> None:
+    site = Site.on(server, bucket, tmp_path)
+    hard = ("a\x01", "a\x02\\x01", "a\u201b\u240a")
+    for name in (*hard, b"raw\xff", r"a\x01"):
+        site.add(name)
+    planned = site.plan().report
+    listed = [*planned["hard_names"], *planned["trouble"]]
+    found = {os.fsencode(item["exact"] or b64decode(item["base64"])) for item in listed}
+    assert found == {os.fsencode(path.name) for path in site.media.iterdir()}
+    assert {item["name"] for item in listed if item["base64"]} == {r"raw\udcff"}
+    twins = [item["exact"] for item in listed if item["name"] == r"a\x01"]
+    assert sorted(twins) == ["a\x01", r"a\x01"]
 
 
 @pytest.mark.on("rclone_s3")
