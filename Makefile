@@ -11,7 +11,7 @@ BIN := .venv/bin
 PROGRAM = $(BIN)/media-orchestrator --env-file $(ENV) --source $(SOURCE)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help venv demo doctor plan migrate image test lint bench scale clean
+.PHONY: help venv demo doctor plan migrate image test prove lint bench scale clean
 
 help:
 	@echo "Move a Django site's media to the storage that its .env names:"
@@ -29,6 +29,7 @@ help:
 	@echo
 	@echo "  make venv       the virtual environment .venv, as locked (PYTHON=$(PYTHON))"
 	@echo "  make test       all tests on all test servers found (ARGS='-k proxy --servers moto')"
+	@echo "  make prove      the harnesses of tests/proof at full size (ARGS='--seed 7')"
 	@echo "  make lint       ruff and mypy"
 	@echo "  make bench      migrate against bare rclone and other tools, on slow links (ARGS=--quick)"
 	@echo "  make scale      what a million files cost in time and memory (ARGS='--files 100000')"
@@ -57,6 +58,9 @@ image:
 
 test: venv
 	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadgroup $(ARGS)
+
+prove: venv
+	$(BIN)/pytest tests/proof --proof full --numprocesses $(WORKERS) --dist loadgroup $(ARGS)
 
 lint: venv
 	$(BIN)/ruff check

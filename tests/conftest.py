@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import ExitStack
+from typing import Any
 
 import pytest
 
@@ -12,6 +14,7 @@ from tests.servers import Kind, kinds
 from tests.servers.base import MissingServerError, Options, Server
 
 KINDS = kinds()
+SEED = 1
 OF_THE_DEVELOPER = ("AWS_", "RCLONE_", "MEDIA_")
 """A run must not depend on what these variables say outside."""
 
@@ -19,15 +22,32 @@ OF_THE_DEVELOPER = ("AWS_", "RCLONE_", "MEDIA_")
 def pytest_addoption(parser: pytest.Parser) -> None:
     known = ", ".join(KINDS)
     parser.addoption("--servers", default="", help=f"run only on these, by comma: {known}")
+    size = "how much the harnesses of tests/proof try"
+    parser.addoption("--proof", choices=("short", "full"), default="short", help=size)
+    seed = f"of their draws; without it {SEED}, or a new one for --proof full"
+    parser.addoption("--seed", type=int, help=seed)
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if config.option.seed is None:
+        drawn = secrets.randbelow(10**6) if config.option.proof == "full" else SEED
+        config.option.seed = getattr(config, "workerinput", {}).get("seed", drawn)
     config.addinivalue_line(
         "markers", "on(*names): run only on these test servers, by name or by family"
     )
     unknown = _listed(config) - KINDS.keys()
     if unknown:
         raise pytest.UsageError(f"no such server: {', '.join(unknown)}; known: {', '.join(KINDS)}")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Give each worker of xdist the one seed that the header shows."""
+    node.workerinput["seed"] = node.config.option.seed
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return f"harnesses of tests/proof: --proof {config.option.proof} --seed {config.option.seed}"
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
