@@ -314,7 +314,7 @@ def find() -> Path:
 
 def require_flag(binary: Path, flag: str) -> None:
     """Raise ConfigurationError for a flag whose value rclone does not take."""
-    command = [str(binary), "version", flag]
+    command = [str(binary), "version", "--config=", flag]
     run = subprocess.run(command, env=_inherited(), capture_output=True, text=True, check=False)
     if run.returncode:
         said = run.stderr.split("\n", 1)[0].removeprefix("Error: ")
@@ -325,7 +325,7 @@ def version(binary: Path) -> str:
     """Return the version of rclone; raise RcloneUnusableError for one that is too old."""
     try:
         run = subprocess.run(
-            [binary, "version"],
+            [binary, "version", "--config="],  # else it makes ~/.config/rclone
             env=_inherited(),
             capture_output=True,
             text=True,
