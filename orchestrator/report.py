@@ -296,8 +296,8 @@ def write(folder: Path, name: str, text: str) -> Path:
     """Write a file that only its owner may read, whole or not at all."""
     partial = folder / f".{name}.partial"
     partial.unlink(missing_ok=True)
-    with open(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:  # noqa: PTH123  # the mode
-        file.write(text)
+    with open(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:  # noqa: PTH123  # the mode
+        file.write(text.encode("utf-8", "backslashreplace"))  # JSON can hold what UTF-8 cannot
         file.flush()
         os.fsync(file.fileno())
     return partial.replace(folder / name)
