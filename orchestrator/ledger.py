@@ -12,6 +12,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from enum import StrEnum
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -138,6 +139,27 @@ ON CONFLICT (name) DO UPDATE SET
     "(size = excluded.size AND mtime_ns = excluded.mtime_ns AND ctime_ns = excluded.ctime_ns)",
 ).replace(":other", OTHER_HEADERS)
 
+# What a damaged file can hold though SQLite itself finds no fault.
+NUMBERS = ("size", "mtime_ns", "ctime_ns", "packed", "written", "walk")
+TEXTS = ("key", "slot", "type", "direct", "hashes", "reason", "change", "evidence", "tags")
+STRANGE = " OR ".join(
+    [
+        *(f"typeof({column}) <> 'integer'" for column in NUMBERS),
+        *(f"typeof({column}) NOT IN ('text', 'null')" for column in (*TEXTS, "kind", "readback")),
+        "typeof(batch) NOT IN ('integer', 'null')",
+        f"change NOT IN ({', '.join(f'{change!r}' for change in map(str, Change))})",
+        "typeof(name) NOT IN ('text', 'blob')",
+    ]
+)
+
+
+@cache
+def _made() -> frozenset[tuple[str, str]]:
+    """Return what our own tables are in SQLite's list of them."""
+    with closing(sqlite3.connect(":memory:")) as db:
+        db.executescript(TABLES)
+        return frozenset(db.execute("SELECT type, sql FROM sqlite_schema WHERE sql IS NOT NULL"))
+
 
 class Ledger:
     """The connection to one run's ledger; all its methods may raise sqlite3.Error."""
@@ -157,6 +179,15 @@ class Ledger:
     @property
     def schema(self) -> int:
         return int(self._one("PRAGMA user_version"))
+
+    def sound(self) -> bool:
+        """Say whether it is whole, of this version, and has nothing but what we put there."""
+        made = self._db.execute("SELECT type, sql FROM sqlite_schema WHERE sql IS NOT NULL")
+        if self.schema != SCHEMA or {*made.fetchall()} != _made():
+            return False
+        known = ", ".join(f"'{state}'" for state in State)
+        strange = f"SELECT 1 FROM entry WHERE state NOT IN ({known}) OR {STRANGE} LIMIT 1"  # noqa: S608  # ours
+        return self._one("PRAGMA quick_check") == "ok" and not self.select(strange)
 
     def close(self) -> None:
         self._db.close()

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from orchestrator.errors import ConfigurationError
-from orchestrator.ledger import SCHEMA, Ledger
+from orchestrator.ledger import Ledger
 
 LEDGER = "ledger.sqlite"
 
@@ -56,12 +56,15 @@ def latest(runs: Path, identity: Sequence[str]) -> Path | None:
 
 
 def _identity(path: Path) -> object:
+    """Return whose run a ledger is of; None for what is no sound ledger of this version."""
+    if path.is_symlink() or not path.is_file():
+        return None
     try:
         ledger = Ledger(path)
     except sqlite3.Error:
         return None
     try:
-        return ledger.fact("identity") if ledger.schema == SCHEMA else None
+        return ledger.fact("identity") if ledger.sound() else None
     except (sqlite3.Error, ValueError):
         return None
     finally:
