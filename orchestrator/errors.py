@@ -44,6 +44,9 @@ class TemplateError(OrchestratorError):
 
     exit_code = 3
 
+    def __init__(self, *problems: Problem | str, tip: str = "") -> None:
+        super().__init__(*problems, tip=tip or "install the program again; if it stays, report it")
+
 
 class RcloneUnusableError(OrchestratorError):
     """There is no rclone, or it is too old."""

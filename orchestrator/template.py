@@ -18,6 +18,8 @@ from orchestrator.transforms import TRANSFORMS, Transform, text
 COMMON_ERRORS = "errors.yaml"
 # The one in C is ten times as fast, where PyYAML was built with it.
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+LARGEST = 20_000  # values in a template; the ones that ship have fewer than 1,000
+WRONG = (LookupError, TypeError, ValueError, AttributeError, RecursionError, re.error)
 
 
 @dataclass(frozen=True)
@@ -461,16 +463,31 @@ def parse(raw: Mapping[str, Any], common: tuple[Known, ...] = ()) -> Template:
             defects=tuple(_defect(d) for d in raw.get("defects", ())),
             errors=(*(_known(e) for e in raw.get("errors", ())), *common),
         )
-    except (KeyError, TypeError, AttributeError, re.error) as error:
+    except WRONG as error:
         family = raw.get("family", "?") if isinstance(raw, Mapping) else "?"
         raise TemplateError(f"template {family}: {type(error).__name__}: {error}") from error
 
 
 def _read(path: Traversable) -> Any:
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), _LOADER)  # noqa: S506  # both are safe
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise TemplateError(f"{path.name}: {error}") from error
+        document = yaml.load(path.read_text(encoding="utf-8"), _LOADER)  # noqa: S506  # both are safe
+        if _size(document) > LARGEST:
+            raise TemplateError(f"{path.name}: more than {LARGEST} values: an alias of aliases?")
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise TemplateError(f"{path.name}: {type(error).__name__}: {error}") from error
+    return document
+
+
+def _size(document: Any) -> int:
+    """Count the values of a document, each as often as it is met; stop beyond the largest."""
+    found, pending = 0, [document]
+    while pending and found <= LARGEST:
+        found, item = found + 1, pending.pop()
+        if isinstance(item, Mapping):
+            pending += item.values()
+        elif isinstance(item, list):
+            pending += item
+    return found
 
 
 def _files() -> Iterator[Traversable]:
@@ -482,5 +499,8 @@ def _files() -> Iterator[Traversable]:
 def load_all() -> tuple[Template, ...]:
     """Return the template of every family that ships with this program."""
     documents = {path.name: _read(path) for path in _files()}
-    common = tuple(_known(entry) for entry in documents.pop(COMMON_ERRORS))
+    try:
+        common = tuple(_known(entry) for entry in documents.pop(COMMON_ERRORS))
+    except WRONG as error:
+        raise TemplateError(f"{COMMON_ERRORS}: {type(error).__name__}: {error}") from error
     return tuple(parse(raw, common) for raw in documents.values())
