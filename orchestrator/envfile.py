@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import logging
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 STORAGE, OPTIONS = "MEDIA_STORAGE", "MEDIA_STORAGE_OPTIONS"
 _ENVIRONMENT = "the environment"
+BIGGEST = 1 << 20  # bytes of a .env
 _FORM = {
     STORAGE: f"{STORAGE}=storages.backends.s3.S3Storage",
     OPTIONS: f"""{OPTIONS}='{{"bucket_name": "photos"}}'""",
@@ -49,6 +51,7 @@ _REASONS = (
 
 _TIPS = {
     FileNotFoundError: "Check the path of the file.",
+    OSError: "Name the file that the site reads, with --env-file.",
     IsADirectoryError: "Docker makes a folder when the file to mount is missing: remove it.",
 }
 # django-environ logs the lines that it cannot read, and they may hold secrets.
@@ -121,7 +124,7 @@ def _file(path: Path | None, problems: list[Problem]) -> _File | None:
     if path is None and not where.exists():
         return _File(path=where)
     try:
-        data = where.read_bytes()
+        data = _read(where)
         text = io.StringIO(data.decode(), newline=None).read()
     except OSError as error:
         tip = _TIPS.get(type(error), "Check its owner and permissions.")
@@ -138,6 +141,15 @@ def _file(path: Path | None, problems: list[Problem]) -> _File | None:
     what = f"{where} line {line} is not UTF-8 text"
     problems.append(Problem(what=what, tip="Save the file as UTF-8."))
     return None
+
+
+def _read(path: Path) -> bytes:
+    """Return what a file holds; it may be a pipe, and one like /dev/zero has no end."""
+    with path.open("rb") as file:
+        data = file.read(BIGGEST + 1)
+    if len(data) > BIGGEST:
+        raise OSError(errno.EFBIG, "it is bigger than any .env")
+    return data
 
 
 def _by_dotenv(text: str) -> list[_Entry]:
