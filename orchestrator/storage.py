@@ -238,7 +238,7 @@ def ask(thing: Any, path: str) -> Any:
         if isinstance(thing, Mapping):
             thing = thing.get(name)
             continue
-        if not hasattr(thing, name):
+        if not hasattr(type(thing), name) and not hasattr(thing, name):
             raise TemplateError(f"{type(thing).__name__} has no {name} any more (asked for {path})")
         thing = getattr(thing, name)
         thing = thing() if step.endswith("()") else thing
@@ -334,11 +334,11 @@ def _import(dotted: str) -> Any:
 
     try:
         return import_string(dotted)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a module may be a script
         raise ConfigurationError(_not_imported(dotted, error)) from error
 
 
-def _not_imported(dotted: str, error: Exception) -> Problem:
+def _not_imported(dotted: str, error: BaseException) -> Problem:
     known = supported()
     if dotted in known:
         extra = known[dotted].extra
