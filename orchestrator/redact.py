@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import html
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,7 +19,7 @@ SHORTEST = 4  # a shorter one would make every text unreadable, and protects not
 
 @dataclass(frozen=True)
 class Redactor:
-    """Replaces each secret by ***, also where it is URL-quoted or JSON-escaped."""
+    """Replaces each secret by ***, also where it is quoted, escaped or encoded."""
 
     pattern: re.Pattern[str] | None
 
@@ -33,11 +35,26 @@ def redactor(secrets: Iterable[str]) -> Redactor:
 
 def _forms(secret: str) -> Iterator[str]:
     yield secret
-    yield quote(secret, safe="")
-    yield quote_plus(secret)
+    for quoted in (quote(secret, safe=""), quote(secret), quote_plus(secret)):
+        yield quoted
+        yield re.sub("%..", lambda found: found[0].lower(), quoted)
     yield json.dumps(secret)[1:-1]
     yield json.dumps(secret, ensure_ascii=False)[1:-1]
     yield repr(secret)[1:-1]
+    yield html.escape(secret)
+    if len(secret) >= SHORTEST:
+        yield from _encoded(secret.encode("utf-8", "surrogatepass"))
+
+
+def _encoded(secret: bytes) -> Iterator[str]:
+    """Yield it in hexadecimal and in base64, whatever stands before it, as `user:` does."""
+    yield secret.hex()
+    yield secret.hex().upper()
+    for before in range(3):
+        first, last = -(-before * 8 // 6), (before + len(secret)) * 8 // 6  # whole characters of it
+        found = base64.b64encode(bytes(before) + secret).decode()[first:last]
+        yield found
+        yield found.replace("+", "-").replace("/", "_")
 
 
 def texts(value: Any) -> Iterator[str]:
