@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shlex
 import signal
 import sys
@@ -120,7 +121,11 @@ def _use_mime_types(table: str) -> None:
             tip="give the path of a mime.types file, or python",
         )
     mimetypes.knownfiles[:] = [] if table == "python" else [table]
-    mimetypes.init()
+    try:
+        mimetypes.init()
+    except (OSError, ValueError) as error:
+        what = f"--mime-types {table} is no mime.types file: {error}"
+        raise ConfigurationError(what, tip="give the path of one, or python") from error
 
 
 def _run_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -368,8 +373,20 @@ def _terminate(_signal: int, _frame: object) -> None:
     raise Terminated
 
 
+def _leave_no_core() -> None:
+    """Keep memory, which holds the secrets, out of core dumps: ours and those of our children.
+
+    One byte is too small for a file, and tells Linux not to start a program that takes dumps
+    either; a limit of 0 would not.
+    """
+    _, most = resource.getrlimit(resource.RLIMIT_CORE)
+    size = min(1, most) if most != resource.RLIM_INFINITY else 1
+    resource.setrlimit(resource.RLIMIT_CORE, (size, size))
+
+
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line; turn every error into a text that helps and an exit code."""
+    _leave_no_core()
     signal.signal(signal.SIGTERM, _terminate)
     common: dict[str, Any] = {}
     try:
