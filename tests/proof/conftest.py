@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.proof.figures import PROPERTY, Proof, table
+from tests.proof.figures import PROPERTY, SAYS, Proof, table
 
 
 @pytest.fixture
@@ -16,10 +16,11 @@ def proof(request: pytest.FixtureRequest) -> Proof:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     reports = (*terminalreporter.getreports("passed"), *terminalreporter.getreports("failed"))
-    calls = (report for report in reports if report.when == "call")
-    found = [v for report in calls for name, v in report.user_properties if name == PROPERTY]
+    calls = [report for report in reports if report.when == "call"]
+    properties = [pair for report in calls for pair in report.user_properties]
+    found = [value for name, value in properties if name == PROPERTY]
     if found:
         size = terminalreporter.config.option.proof
         terminalreporter.section(f"what is proven ({size} form)")
-        for line in table(found):
+        for line in (*table(found), *(text for name, text in properties if name == SAYS)):
             terminalreporter.line(line)

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 PROPERTY = "proof"
+SAYS = "proof says"
 HEADINGS = ("harness", "cases", "missed", "false alarms", "seconds", "seed")
 SHOWN = 10  # of those that are wrong
 
@@ -66,6 +67,10 @@ class Proof:
 
     def size(self, full: int, short: int) -> int:
         return full if self.full else short
+
+    def says(self, line: str) -> None:
+        """Show a line below the table."""
+        self.properties.append((SAYS, line))
 
     def holds(self, harness: str, tally: Tally) -> None:
         """Note the figures, and fail if a case was missed or a sound one was blamed."""

@@ -6,18 +6,26 @@ import os
 import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.servers import process
-from tests.servers.base import MissingServerError
+from tests.servers.base import MissingServerError, Options
 from tests.servers.s3 import STORAGE_CLASS, BotoServer, bucket_name, client, storage_options
 
 FAMILY = "s3"
 HINT = "rclone is not beside this Python: run `make venv`, or install rclone"
 
 
+@dataclass(frozen=True, kw_only=True)
 class RcloneServer(BotoServer):
     """Asked for an ACL or for tags it answers with an error."""
+
+    buckets: Path
+
+    def folder(self, options: Options) -> Path:
+        """Return where the objects lie as files."""
+        return self.buckets / str(options["bucket_name"])
 
     def _acl(self, where: Mapping[str, str]) -> None:  # noqa: ARG002
         return None
@@ -51,4 +59,5 @@ def start(folder: Path) -> Iterator[RcloneServer]:
             storage_class=STORAGE_CLASS,
             options=storage_options(url, access_key, secret_key, bucket),
             s3=s3,
+            buckets=buckets,
         )
