@@ -14,12 +14,12 @@ from typing import Any
 
 from tests.conformance.observe import wait_for
 from tests.proof.figures import Tally
-from tests.proof.trial import Going, Held, Trial
+from tests.proof.trial import SECONDS, Going, Held, Trial
 from tests.servers.base import Server
 
 AT_ONCE = 2  # cases
 TRANSFERS = 8
-COMMAND = ("migrate", "--sample=50%", f"--transfers={TRANSFERS}")
+COMMAND = ("migrate", "--sample=50%", "--no-thumbnails", f"--transfers={TRANSFERS}")
 SURVIVAL = 5.0  # seconds that a child may outlive its parent's kill
 TO_END = 30.0  # seconds that a run may take to end after a signal that it can hear
 EXTENSIONS = ("jpg", "jpg", "jpg", "png", "css", "txt")
@@ -88,8 +88,8 @@ class Ground:
     folder: Path
     undisturbed: Undisturbed
 
-    def case(self, number: int, blows: Sequence[Blow]) -> Case:
-        trial = Trial.on(self.server, self.media, self.folder / f"case{number}")
+    def case(self, name: object, blows: Sequence[Blow]) -> Case:
+        trial = Trial.on(self.server, self.media, self.folder / f"case-{name}")
         return Case(trial=trial, blows=blows)
 
 
@@ -122,11 +122,16 @@ Between = Callable[[Case], None]
 
 
 def nothing(_: Case) -> None:
-    """Happens between the kill and the next run."""
+    pass
 
 
-def go_through(case: Case, undisturbed: Undisturbed, between: Between = nothing) -> Case:
-    """Strike, run the same command again, judge, and clear away."""
+def go_through(
+    case: Case, undisturbed: Undisturbed, between: Between = nothing, after: Between = nothing
+) -> Case:
+    """Strike, run the same command again, judge, and clear away.
+
+    `between` is called before the next run, `after` when it has ended.
+    """
     with case.trial.cleared():
         for number, blow in enumerate(case.blows):
             going = _strike(case, blow, f"struck{number}")
@@ -139,6 +144,8 @@ def go_through(case: Case, undisturbed: Undisturbed, between: Between = nothing)
         between(case)
         again = case.trial.go(*COMMAND, name="again")
         _quiet(case, survivors)
+        again.ended_within(SECONDS)
+        after(case)
         case.wrong += judge(case, again, undisturbed)
     return case
 
@@ -216,7 +223,7 @@ def _sent_again(case: Case, holds: Mapping[str, Held], undisturbed: Undisturbed)
             yield f"{len(again)} objects were there and were sent again, as {again[0]}"
 
 
-def blows(seed: int, seconds: float, number: int) -> list[list[Blow]]:
+def kills(seed: int, seconds: float, number: int) -> list[list[Blow]]:
     """Draw so many kills, uniform over the time of a run; each sixth run is killed twice."""
     draw, found, left = Random(seed), list[list[Blow]](), number
     while left > 0:
@@ -244,14 +251,12 @@ def interruptions(seed: int, seconds: float, number: int) -> list[list[Blow]]:
     ]
 
 
-def go_through_all(
-    ground: Ground, drawn: Sequence[Sequence[Blow]], between: Between = nothing
-) -> tuple[Tally, str]:
+def go_through_all(ground: Ground, drawn: Sequence[Sequence[Blow]]) -> tuple[Tally, str]:
     """Go through all cases, some at once; return the tally, and where the blows fell."""
     with ThreadPoolExecutor(AT_ONCE) as pool:
         cases = list(
             pool.map(
-                lambda pair: go_through(ground.case(*pair), ground.undisturbed, between),
+                lambda pair: go_through(ground.case(*pair), ground.undisturbed),
                 enumerate(drawn),
             )
         )
@@ -260,3 +265,17 @@ def go_through_all(
     most = max(case.sent_again for case in cases)
     stages = ", ".join(f"{stage} {count}" for stage, count in fell.most_common())
     return tally, f"fell in: {stages}; sent again: at most {most} in a case"
+
+
+def both_at_once(ground: Ground, name: object, gap: float = 0.0) -> Tally:
+    """Start the same command twice: one run does it all, the other is refused and says why."""
+    case = ground.case(f"twice-{name}", ())
+    with case.trial.cleared():
+        runs = [case.trial.go(*COMMAND, name="first")]
+        runs[0].ended_within(gap)
+        runs.append(case.trial.go(*COMMAND, name="second"))
+        refused, done = sorted(runs, key=lambda run: run.code == 0)
+        case.wrong += judge(case, done, ground.undisturbed)
+        if refused.code != 2 or "another run is at work" not in refused.said():
+            case.wrong.append(f"the other run: {refused.code} {refused.said()[-300:]}")
+        return Tally(cases=1, missed=[case.told()] if case.wrong else [])

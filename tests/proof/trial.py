@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests.conformance.test_no_secret_leaves import Secretive, forms
-from tests.servers.base import Server
+from tests.servers.base import Options, Server
+from tests.servers.folder import FolderServer
+from tests.servers.rclone_s3 import RcloneServer
 
 SECONDS = 120
 FACTS = (
@@ -29,7 +31,37 @@ class Held(NamedTuple):
     """An object as it lies on the server's disk; a new stamp shows that it was written again."""
 
     digest: str
-    stamp: tuple[int, int]
+    stamp: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Disk:
+    """Where a server keeps a bucket; what it writes anew it may write into the same inode."""
+
+    folder: Path
+    same_inode: bool
+
+    @classmethod
+    def of(cls, server: Server, options: Options) -> Disk:
+        match server:
+            case RcloneServer():
+                return cls(folder=server.folder(options), same_inode=True)
+            case FolderServer():  # where the mode of a file is set after it was sent
+                return cls(folder=Path(options["location"]), same_inode=False)
+        raise AssertionError(f"{server.name} keeps no files where we could look at them")
+
+    def held(self) -> Iterator[tuple[str, Held]]:
+        for top, _, names in os.walk(self.folder):
+            for name in names:
+                path = Path(top, name)
+                with suppress(FileNotFoundError):  # renamed while we looked
+                    yield str(path.relative_to(self.folder)), self._held(path)
+
+    def _held(self, path: Path) -> Held:
+        status = path.stat()
+        digest = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+        times = (status.st_ctime_ns,) if self.same_inode else ()
+        return Held(digest, (status.st_ino, *times))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +117,7 @@ class Trial:
     """A site with a run folder and a bucket of its own; its media may be shared with others."""
 
     site: Secretive
-    store: Path
+    store: Disk
 
     @classmethod
     def on(cls, server: Server, media: Path, folder: Path) -> Trial:
@@ -96,7 +128,7 @@ class Trial:
         source = {"MEDIA_ORCHESTRATOR_SOURCE": str(media)}
         site = replace(site, variables={**site.variables, **source})
         site.write_env()
-        return cls(site=site, store=server.folder(options))  # type: ignore[attr-defined]  # by mark
+        return cls(site=site, store=Disk.of(server, options))
 
     def go(self, *args: str, name: str = "run") -> Going:
         out, err = (self.site.folder / f"{name}.{end}" for end in ("out", "err"))
@@ -114,14 +146,17 @@ class Trial:
 
     def holds(self) -> dict[str, Held]:
         """Return what lies in the bucket, seen on the disk, by key."""
-        return dict(_held(self.store))
+        return dict(self.store.held())
 
     def ledger(self) -> dict[str, tuple[Any, ...]]:
         """Return what the newest ledger says of each file, by name."""
-        newest = max(self.site.runs.glob("2*/ledger.sqlite"))
-        with closing(sqlite3.connect(f"file:{newest}?mode=ro", uri=True)) as ledger:
+        where = f"file:{self.newest('ledger.sqlite')}?mode=ro"
+        with closing(sqlite3.connect(where, uri=True)) as ledger:
             rows = ledger.execute(f"SELECT {', '.join(FACTS)} FROM entry WHERE state <> 'gone'")
             return {str(row[0]): tuple(row) for row in rows}
+
+    def newest(self, name: str) -> Path:
+        return max(self.site.runs.glob(f"2*/{name}"))
 
     def at_work(self) -> set[int]:
         """Return the processes that work in the site's folder, whatever they are."""
@@ -148,19 +183,8 @@ class Trial:
             for pid in self.at_work():
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-            shutil.rmtree(self.store, ignore_errors=True)
+            shutil.rmtree(self.store.folder, ignore_errors=True)
             shutil.rmtree(self.site.folder, ignore_errors=True)
-
-
-def _held(store: Path) -> Iterator[tuple[str, Held]]:
-    for top, _, names in os.walk(store):
-        for name in names:
-            path = Path(top, name)
-            with suppress(FileNotFoundError):  # renamed while we looked
-                status = path.stat()
-                digest = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
-                stamp = (status.st_ino, status.st_ctime_ns)
-                yield str(path.relative_to(store)), Held(digest, stamp)
 
 
 def _working() -> Iterator[tuple[int, str]]:
