@@ -20,6 +20,7 @@ from orchestrator.ledger import Ledger, Row, State
 from orchestrator.progress import duration, human, printable
 from orchestrator.readback import OK, Statement
 from orchestrator.remote import Remote
+from orchestrator.runs import DAMAGED
 
 SCHEMA = 1
 SHOWN = 10  # names of a kind in the summaries; the JSON has all
@@ -184,7 +185,7 @@ def build(
         throughput=tuple(throughput),
         timings=timings,
         commands=tuple(job.rclone.commands.values()),
-        notes=(*job.remote.notes, *_defects(job)),
+        notes=(*job.remote.notes, *_defects(job), *_damaged(ledger)),
         site=job.remote.site,
     )
 
@@ -254,6 +255,14 @@ def _defects(job: Job) -> Iterator[str]:
         files, _ = job.ledger.count(f"{MOVED} AND {defect.sizes}")
         if files:
             yield f"the site will not be able to read {files} of the files: {defect.says}"
+
+
+def _damaged(ledger: Ledger) -> Iterator[str]:
+    for run in ledger.fact(DAMAGED, ()):
+        yield (
+            f"the ledger of the run {run} is damaged, as a power cut may leave it, and was left "
+            "aside: what it knew was found out anew from the source and the store"
+        )
 
 
 def _foreseen(job: Job) -> Iterator[Named]:

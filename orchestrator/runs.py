@@ -7,14 +7,16 @@ import os
 import secrets
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from datetime import UTC, datetime
+from contextlib import closing, contextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from orchestrator.errors import ConfigurationError
-from orchestrator.ledger import Ledger
+from orchestrator.ledger import SCHEMA, Ledger
 
 LEDGER = "ledger.sqlite"
+DAMAGED = "damaged"
+STAMP = "%Y%m%dT%H%M%S.%fZ"
 
 
 @contextmanager
@@ -39,47 +41,46 @@ def locked(runs: Path) -> Iterator[None]:
 
 
 def create(runs: Path) -> Path:
-    """Make a run folder whose name sorts by time."""
-    now = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
-    folder = runs / f"{now}-{secrets.token_hex(2)}"
+    """Make a run folder whose name sorts behind all others, even where the clock went back."""
+    now = datetime.now(UTC)
+    for other in runs.glob("2*Z-*"):
+        with suppress(ValueError):
+            begun = datetime.strptime(other.name.partition("-")[0], STAMP).replace(tzinfo=UTC)
+            now = max(now, begun + timedelta(microseconds=1))
+    folder = runs / f"{now.strftime(STAMP)}-{secrets.token_hex(2)}"
     (folder / "work").mkdir(mode=0o700, parents=True)
     folder.chmod(0o700)
     return folder
 
 
-def latest(runs: Path, identity: Sequence[str]) -> Path | None:
-    """Return the newest ledger of the same source and target that can be read."""
-    for ledger in sorted(runs.glob(f"*/{LEDGER}"), reverse=True):
-        if _identity(ledger) == list(identity):
-            return ledger
-    return None
-
-
-def _identity(path: Path) -> object:
-    """Return whose run a ledger is of; None for what is no sound ledger of this version."""
-    if path.is_symlink() or not path.is_file():
-        return None
-    try:
-        ledger = Ledger(path)
-    except sqlite3.Error:
-        return None
-    try:
-        return ledger.fact("identity") if ledger.sound() else None
-    except (sqlite3.Error, ValueError):
-        return None
-    finally:
-        ledger.close()
-
-
 def open_ledger(folder: Path, runs: Path, identity: Sequence[str]) -> Ledger:
-    """Open a new run's ledger, which starts with all that the last one knew."""
-    path = folder / LEDGER
-    if before := latest(runs, identity):
-        old = Ledger(before)
+    """Open a new run's ledger, which starts with all that the last one knew.
+
+    One that is damaged is left aside, and named in the new one.
+    """
+    path, damaged = folder / LEDGER, []
+    for before in sorted(runs.glob(f"*/{LEDGER}"), reverse=True):
         try:
-            old.copy_to(path)
-        finally:
-            old.close()
+            if _copied(before, path, identity):
+                break
+        except (sqlite3.Error, ValueError):
+            damaged.append(before.parent.name)
+            path.unlink(missing_ok=True)
     ledger = Ledger(path)
     ledger.set_fact("identity", list(identity))
+    ledger.set_fact(DAMAGED, damaged)
     return ledger
+
+
+def _copied(before: Path, path: Path, identity: Sequence[str]) -> bool:
+    """Copy a ledger of the same source and target; raise sqlite3.Error for a damaged one."""
+    if before.is_symlink() or not before.is_file():
+        raise sqlite3.DatabaseError("no file of ours")
+    with closing(Ledger(before)) as old:
+        if old.schema != SCHEMA or old.fact("identity") != list(identity):
+            return False
+        ended = old.fact("summary", {}).get("run") == before.parent.name
+        if not old.sound(thorough=not ended):
+            raise sqlite3.DatabaseError("damaged")
+        old.copy_to(path)
+    return True

@@ -1,0 +1,64 @@
+"""Run folders: the last one is found, whatever the clock did, and whatever a power cut left."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.site import Site
+
+CLASS = "django.core.files.storage.FileSystemStorage"
+LEDGER = "ledger.sqlite"
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    store = tmp_path / "store"
+    store.mkdir()
+    made = Site(folder=tmp_path, options={"location": str(store)}, storage_class=CLASS)
+    made.write_env()
+    for number in range(40):
+        made.add(f"{number}.jpg", b"%d" % number * 100)
+    return made
+
+
+def ledgers(site: Site) -> list[Path]:
+    return sorted(site.runs.glob(f"2*/{LEDGER}"))
+
+
+@pytest.mark.parametrize("end", [0.0, 0.3, 0.5, 0.9])
+def test_a_ledger_that_was_cut_off_is_left_aside_and_named(site: Site, end: float) -> None:
+    site.migrate()
+    (ledger,) = ledgers(site)
+    os.truncate(ledger, int(ledger.stat().st_size * end))
+    done = site.migrate()
+    assert (done.code, done.states()) == (0, {"verified": 40}), done.err
+    named = [note for note in done.report["notes"] if ledger.parent.name in note]
+    assert len(named) == (1 if end else 0)
+    again = site.migrate()
+    assert not [note for note in again.report["notes"] if ledger.parent.name in note]
+
+
+def test_the_ledger_before_a_damaged_one_is_taken(site: Site) -> None:
+    site.migrate()
+    site.migrate()
+    first, second = ledgers(site)
+    os.truncate(second, second.stat().st_size // 2)
+    site.add("0.jpg", b"edited since")
+    done = site.migrate()
+    assert (done.code, done.states()) == (0, {"verified": 40}), done.reasons()
+    assert any(second.parent.name in note for note in done.report["notes"])
+    assert not any(first.parent.name in note for note in done.report["notes"])
+
+
+def test_the_last_run_is_found_where_the_clock_went_back(site: Site) -> None:
+    site.migrate()
+    (ledger,) = ledgers(site)
+    ledger.parent.rename(site.runs / "29990101T000000.000000Z-0000")
+    for data in (b"edited", b"edited again"):
+        site.add("0.jpg", data)
+        done = site.migrate()
+        assert (done.code, done.states()) == (0, {"verified": 40}), done.reasons()
+    assert [path.parent.name[:4] for path in ledgers(site)] == ["2999"] * 3
