@@ -45,7 +45,7 @@ class Undisturbed:
     """How a run ends that nobody disturbs, and how long it takes."""
 
     seconds: float
-    ledger: Mapping[str, tuple[Any, ...]]
+    ledger: Mapping[str, Mapping[str, Any]]
     digests: Mapping[str, str]
 
 

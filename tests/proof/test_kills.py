@@ -12,6 +12,7 @@ from random import Random
 
 import pytest
 
+from tests.proof import power
 from tests.proof.figures import Proof, Tally
 from tests.proof.kills import (
     Blow,
@@ -24,6 +25,7 @@ from tests.proof.kills import (
     interruptions,
     kills,
 )
+from tests.proof.power import cuts
 from tests.servers.base import Server
 
 pytestmark = [pytest.mark.on("rclone_s3", "folder"), pytest.mark.xdist_group("kills")]
@@ -77,6 +79,15 @@ def test_an_interrupted_run_says_so_and_the_next_ends_as_an_undisturbed_one(
     tally, fell = go_through_all(prepared, drawn)
     proof.says(f"signals {fell}")
     proof.holds("interrupt anywhere", tally)
+
+
+def test_a_ledger_that_a_power_cut_left_never_leads_to_a_false_verified(
+    prepared: Ground, proof: Proof
+) -> None:
+    tally = Tally()
+    for number, cut in enumerate(cuts(proof.seed, prepared.undisturbed.seconds, proof.size(60, 2))):
+        tally.add(power.go_through(prepared, number, cut))
+    proof.holds("power cut", tally)
 
 
 def test_two_runs_at_once_are_one_run_and_one_refusal(prepared: Ground, proof: Proof) -> None:

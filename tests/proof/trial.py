@@ -148,12 +148,12 @@ class Trial:
         """Return what lies in the bucket, seen on the disk, by key."""
         return dict(self.store.held())
 
-    def ledger(self) -> dict[str, tuple[Any, ...]]:
+    def ledger(self) -> dict[str, Mapping[str, Any]]:
         """Return what the newest ledger says of each file, by name."""
         where = f"file:{self.newest('ledger.sqlite')}?mode=ro"
         with closing(sqlite3.connect(where, uri=True)) as ledger:
             rows = ledger.execute(f"SELECT {', '.join(FACTS)} FROM entry WHERE state <> 'gone'")
-            return {str(row[0]): tuple(row) for row in rows}
+            return {str(row[0]): dict(zip(FACTS, row, strict=True)) for row in rows}
 
     def newest(self, name: str) -> Path:
         return max(self.site.runs.glob(f"2*/{name}"))
