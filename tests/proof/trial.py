@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from tests.conformance.test_no_secret_leaves import Secretive, forms
 from tests.servers.base import Options, Server
+from tests.servers.disk import DiskServer
 from tests.servers.folder import FolderServer
 from tests.servers.rclone_s3 import RcloneServer
 
@@ -45,6 +46,8 @@ class Disk:
     def of(cls, server: Server, options: Options) -> Disk:
         match server:
             case RcloneServer():
+                return cls(folder=server.folder(options), same_inode=True)
+            case DiskServer():
                 return cls(folder=server.folder(options), same_inode=True)
             case FolderServer():  # where the mode of a file is set after it was sent
                 return cls(folder=Path(options["location"]), same_inode=False)
@@ -120,10 +123,12 @@ class Trial:
     store: Disk
 
     @classmethod
-    def on(cls, server: Server, media: Path, folder: Path) -> Trial:
+    def on(
+        cls, server: Server, media: Path, folder: Path, kind: type[Secretive] = Secretive
+    ) -> Trial:
         options = server.new_bucket()
         folder.mkdir()
-        site = Secretive.on(server, options, folder)
+        site = kind.on(server, options, folder)
         assert isinstance(site, Secretive)
         source = {"MEDIA_ORCHESTRATOR_SOURCE": str(media)}
         site = replace(site, variables={**site.variables, **source})
@@ -165,13 +170,10 @@ class Trial:
     def leaked(self, since: float) -> set[str]:
         """Return the secrets that lie about: where the site writes, and in the shared memory."""
         found = self.site.leaked()
-        for path in Path("/dev/shm").rglob("*"):
+        known = forms(self.site.other)
+        for path in _fresh(Path("/dev/shm"), since):
             with suppress(OSError):
-                if path.is_file() and path.stat().st_mtime >= since - 1:
-                    data = path.read_bytes()
-                    found |= (
-                        {str(path)} if any(f in data for f in forms(self.site.other)) else set()
-                    )
+                found |= {str(path)} if any(form in path.read_bytes() for form in known) else set()
         return found
 
     @contextmanager
@@ -185,6 +187,16 @@ class Trial:
                     os.kill(pid, signal.SIGKILL)
             shutil.rmtree(self.store.folder, ignore_errors=True)
             shutil.rmtree(self.site.folder, ignore_errors=True)
+
+
+def _fresh(folder: Path, since: float) -> Iterator[Path]:
+    """Yield the files that are new there, and those directly in folders that are new."""
+    with suppress(OSError):
+        for path in folder.iterdir():
+            with suppress(OSError):
+                if path.stat().st_ctime >= since - 1:
+                    inside = path.iterdir() if path.is_dir() else [path]
+                    yield from (item for item in inside if item.is_file())
 
 
 def _working() -> Iterator[tuple[int, str]]:
