@@ -39,6 +39,12 @@ def words(error: BaseException | None) -> str:
 
 
 def recognise(template: Template, text: str) -> Known | None:
+    """Return what the store means by it; of a file that cannot be read it is not the store's word.
+
+    The wording is that of rclone's local backend.
+    """
+    if "failed to open source object" in text:
+        return None
     return next((known for known in template.errors if known.match.search(text)), None)
 
 
