@@ -8,7 +8,7 @@ from typing import Any
 from orchestrator.clients import Stored
 from orchestrator.compare import EQUAL, MARKS, MOVED, by_bytes, by_rclone, proven, same_name
 from orchestrator.job import Job
-from orchestrator.ledger import Row, State
+from orchestrator.ledger import Change, Row, State
 from orchestrator.parallel import chunks
 from orchestrator.plan import BYTES_AT_ONCE, observe
 from orchestrator.storage import Upload
@@ -51,7 +51,8 @@ def _judge(job: Job, row: Row, stored: Stored | None) -> tuple[Row, tuple[Any, .
     """Return the row with its new state, reason, hashes, evidence and tags."""
     hashes = job.hashes(row) if stored and stored.hash else row.hashes
     if not job.unchanged(row):
-        return row, (State.FAILED, MOVED, None, None, row.tags)
+        tags = stored.tag if stored and _sent(row) else row.tags
+        return row, (State.FAILED, MOVED, None, None, tags)
     if stored is None or not same_name(stored, row):
         return row, (State.FAILED, "it is not in the store", hashes, None, row.tags)
     if stored.size != row.size and not row.packed:
@@ -60,6 +61,11 @@ def _judge(job: Job, row: Row, stored: Stored | None) -> tuple[Row, tuple[Any, .
     if proven(row, stored, hashes):
         return row, (State.VERIFIED, "", hashes, "hash", stored.tag)
     return row, (State.PRESENT, "", hashes, row.evidence, stored.tag)
+
+
+def _sent(row: Row) -> bool:
+    """Return whether this run put the object there: then the next one must know it for ours."""
+    return row.written and row.change in (Change.NEW, Change.CHANGED)
 
 
 def _check_by_rclone(job: Job, uploads: Mapping[int, Upload]) -> None:
@@ -97,7 +103,7 @@ def _check_bytes(job: Job, uploads: Mapping[int, Upload]) -> None:
 def _compared(job: Job, rows: list[Row], uploads: Mapping[int, Upload]) -> Iterator[Any]:
     for row, wrong in by_bytes(job, rows, uploads):
         if not job.unchanged(row):
-            yield State.FAILED, MOVED, None, None, row.name
+            yield State.FAILED, MOVED, None, row.tags if _sent(row) else None, row.name
         elif wrong:
             yield State.FAILED, wrong, None, None, row.name
         else:

@@ -59,12 +59,12 @@ def _result(
     wrong: str | None,
     listed: Mapping[str, Stored],
 ) -> Result:
-    name = row.name
-    if not route.unchanged(row):
-        return Result(name=name, state=State.FAILED, reason=MOVED)
+    name, stored, moved = row.name, listed.get(row.key or ""), not route.unchanged(row)
+    if moved and (stored or wrong):
+        tags = stored.tag if stored and not wrong else row.tags  # so that the next run knows it
+        return Result(name=name, state=State.FAILED, reason=MOVED, tags=tags)
     if wrong:
         return Result(name=name, state=State.FAILED, reason=wrong, hashes=hashes, tags=row.tags)
-    stored = listed.get(row.key or "")
     if stored and proven(row, stored, hashes):
         return Result(
             name=name, state=State.VERIFIED, hashes=hashes, evidence="hash", tags=stored.tag
