@@ -123,7 +123,8 @@ class Rclone(RClone):
         path = self.work / "rclone.sock"
         if len(os.fsencode(path)) <= LONGEST_ADDRESS:
             return path
-        return Path(tempfile.mkdtemp(prefix="media-orchestrator-")) / path.name
+        shortest = min(tempfile.gettempdir(), "/tmp", key=len)  # noqa: S108  # mkdtemp is private
+        return Path(tempfile.mkdtemp(prefix="media-orchestrator-", dir=shortest)) / path.name
 
     @property
     def sent(self) -> tuple[int, int]:
