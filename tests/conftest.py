@@ -35,6 +35,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "on(*names): run only on these test servers, by name or by family"
     )
+    config.addinivalue_line("markers", "full: a harness that has no short form")
     unknown = _listed(config) - KINDS.keys()
     if unknown:
         raise pytest.UsageError(f"no such server: {', '.join(unknown)}; known: {', '.join(KINDS)}")
@@ -48,6 +49,15 @@ def pytest_configure_node(node: Any) -> None:
 
 def pytest_report_header(config: pytest.Config) -> str:
     return f"harnesses of tests/proof: --proof {config.option.proof} --seed {config.option.seed}"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what only --proof full runs."""
+    if config.option.proof == "full":
+        return
+    left_out = [item for item in items if item.get_closest_marker("full")]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -56,7 +56,7 @@ class Figures:
         return (self.harness, *counts, f"{self.seconds:.1f}", str(self.seed))
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Proof:
     """How thorough a harness shall be, and where it says what it found."""
 
@@ -73,15 +73,20 @@ class Proof:
         self.properties.append((SAYS, line))
 
     def holds(self, harness: str, tally: Tally) -> None:
-        """Note the figures, and fail if a case was missed or a sound one was blamed."""
+        """Note the figures, and fail if a case was missed or a sound one was blamed.
+
+        The seconds are those since the test began, or since it called this before.
+        """
+        now = time.monotonic()
         figures = Figures(
             harness=harness,
             cases=tally.cases,
             missed=len(tally.missed),
             false_alarms=len(tally.false_alarms),
-            seconds=time.monotonic() - self.start,
+            seconds=now - self.start,
             seed=self.seed,
         )
+        self.start = now
         self.properties.append((PROPERTY, asdict(figures)))
         assert tally.cases, f"{harness}: no case was tried"
         wrong = f"{harness}, --seed {self.seed}"

@@ -102,9 +102,13 @@ class Account:
     links: dict[str, Entry] = field(default_factory=dict, repr=False)
 
     def find(self, path: str, where: str = "path") -> Entry:
-        if not (found := self.entries.get(_slot(path))):
+        found = self._of(path) if path.startswith("id:") else self.entries.get(_slot(path))
+        if not found:
             raise ApiError(where, "not_found")
         return found
+
+    def _of(self, number: str) -> Entry | None:
+        return next((e for e in self.entries.values() if e.metadata["id"] == number), None)
 
     def file(self, path: str) -> Entry:
         found = self.find(path)

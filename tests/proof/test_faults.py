@@ -1,0 +1,112 @@
+"""Harness: a store is tampered with in every way, and each object is named, and no sound one."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.proof.figures import Proof, Tally
+from tests.proof.tamper import (
+    CACHING,
+    EARLIER,
+    Fault,
+    Store,
+    content,
+    judge,
+    kinds,
+    make_files,
+)
+from tests.servers.base import Server
+from tests.site import Result, Site
+
+SERVERS = (
+    *("moto", "rclone_s3", "minio", "azurite", "dropbox"),
+    *("sshd", "sshd_chroot", "pyftpdlib", "proftpd"),
+)
+TAMPERED, SOUND = "tampered objects", "sound objects"
+QUICK = ("--no-thumbnails", "--sample", "50%")
+MANY, ROUNDS = 1500, 2
+SHARE = 3
+"""One in so many objects is tampered with."""
+
+
+def store_on(server: Server, chance: random.Random, count: int, earlier: int = 0) -> Store:
+    options = {**server.new_bucket(), **CACHING.get(server.family, {})}
+    files = make_files(chance, count)
+    drawn = chance.sample(sorted(files), earlier)
+    return Store(
+        server=server,
+        options=options,
+        files=files,
+        chance=chance,
+        earlier={name: content(chance) for name in drawn},
+    )
+
+
+def migrated(store: Store, folder: Path) -> Site:
+    """Migrate the store's files; of some, an earlier version too."""
+    site = Site.on(store.server, store.options, folder)
+    for name, data in {**store.files, **store.earlier}.items():
+        site.add(name, data)
+    done = site.migrate(*QUICK)
+    assert (done.code, done.states()) == (0, {"verified": len(store.files)}), done.out[-2000:]
+    store.find_keys()
+    if store.earlier:
+        for name in store.earlier:
+            site.add(name, store.files[name])
+        done = site.migrate(*QUICK)
+        assert (done.code, done.states()) == (0, {"verified": len(store.files)}), done.out[-2000:]
+    return site
+
+
+def tampered(store: Store) -> list[Fault]:
+    """Tamper with a third of the objects, those with an earlier version among them."""
+    others = sorted(store.files.keys() - store.earlier.keys())
+    names = store.chance.sample(others, len(store.files) // SHARE - len(store.earlier))
+    return [
+        *store.tamper(names[: len(names) // 2 * 2], kinds(store.server)),
+        *store.tamper(sorted(store.earlier), [EARLIER]),
+    ]
+
+
+def told(proof: Proof, store: Store, result: Result, faults: list[Fault]) -> None:
+    """Hold what a command reports against what was done to the store."""
+    tally = judge(result, faults, store.files.keys())
+    sound = len(store.files) - tally.cases
+    proof.holds(TAMPERED, replace(tally, false_alarms=[]))
+    proof.holds(SOUND, Tally(cases=sound, false_alarms=tally.false_alarms))
+    assert result.code == 7, result.out[-2000:]
+    assert result.states() == {"verified": sound, "failed": tally.cases}
+
+
+@pytest.mark.on(*SERVERS)
+def test_the_read_back_and_the_check_name_each_object_that_was_tampered_with(
+    proof: Proof, server: Server, tmp_path: Path
+) -> None:
+    chance = random.Random(f"{proof.seed} {server.name}")
+    store = store_on(server, chance, proof.size(360, 48))
+    site = migrated(store, tmp_path)
+    faults = tampered(store)
+    told(proof, store, site.run("verify", "--no-thumbnails", "--sample", "all"), faults)
+    told(proof, store, site.run("check"), faults)
+
+
+@pytest.mark.full
+@pytest.mark.on(*SERVERS)
+def test_check_names_each_of_very_many_objects_that_were_tampered_with(
+    proof: Proof, server: Server, tmp_path: Path
+) -> None:
+    chance = random.Random(f"{proof.seed} many {server.name}")
+    store = store_on(server, chance, MANY, earlier=MANY // 20)
+    site = migrated(store, tmp_path)
+    for _ in range(ROUNDS):
+        faults = tampered(store)
+        result = site.run("check")
+        told(proof, store, result, faults)
+        assert result.report["extra"] == sum(fault.kind.extra for fault in faults)
+        store.repair()
+    repaired = site.run("check")
+    assert (repaired.code, repaired.states()) == (0, {"verified": len(store.files)})
