@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.proof.figures import Proof, Tally
+from tests.proof.wrong_judge import FORGIVING, SUSPICIOUS, Planted
 from tests.proof.tamper import (
     CACHING,
     EARLIER,
@@ -110,3 +111,37 @@ def test_check_names_each_of_very_many_objects_that_were_tampered_with(
         store.repair()
     repaired = site.run("check")
     assert (repaired.code, repaired.states()) == (0, {"verified": len(store.files)})
+
+
+# The harness itself
+
+
+def on_small_store(server: Server, folder: Path) -> tuple[Store, Site]:
+    store = store_on(server, random.Random(1), 36)
+    return store, migrated(store, folder)
+
+
+@pytest.mark.on("folder")
+@pytest.mark.parametrize(("defect", "sees"), [(FORGIVING, "missed"), (SUSPICIOUS, "false_alarms")])
+def test_the_harness_sees_a_program_that_judges_wrongly(
+    defect: str, sees: str, server: Server, tmp_path: Path
+) -> None:
+    store, site = on_small_store(server, tmp_path)
+    faults = tampered(store)
+    wrong = Planted(**vars(site), defect=defect)
+    for args in (["verify", "--sample", "all"], ["check"]):
+        tally = judge(wrong.run(*args), faults, store.files.keys())
+        assert {n for n in ("missed", "false_alarms") if getattr(tally, n)} == {sees}, args
+
+
+@pytest.mark.on("folder")
+def test_the_harness_sees_a_fault_that_was_not_done_and_one_that_it_was_not_told_of(
+    server: Server, tmp_path: Path
+) -> None:
+    store, site = on_small_store(server, tmp_path)
+    told_of = tampered(store)
+    undone, untold = told_of[0], told_of.pop()
+    store.put(undone.name, store.files[undone.name])
+    tally = judge(site.run("check"), told_of, store.files.keys())
+    assert tally.missed == [f"{undone.kind.title}: {undone.name}: not named"]
+    assert [line.partition(":")[0] for line in tally.false_alarms] == [untold.name]

@@ -1,0 +1,46 @@
+"""A program with a defect of our choice, so that a harness can show that it would see it."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+
+from tests.site import Site
+
+START = "from orchestrator import cli; cli.main(sys.argv[1:])"
+
+FORGIVING = """
+import sys
+from orchestrator.ledger import Ledger
+noted = Ledger.update
+def update(self, columns, rows):
+    noted(self, columns, (forgive(row) for row in rows))
+def forgive(row):
+    lucky = sum(map(ord, str(row[-1]))) % 3 == 0
+    return tuple("verified" if lucky and str(v) == "failed" else v for v in row)
+Ledger.update = update
+"""
+"""It calls some of the files verified that it found to be broken."""
+
+SUSPICIOUS = """
+import sys
+from orchestrator.ledger import Ledger
+noted = Ledger.update
+def update(self, columns, rows):
+    noted(self, columns, (suspect(row) for row in rows))
+def suspect(row):
+    unlucky = sum(map(ord, str(row[-1]))) % 3 == 0
+    return tuple("failed" if unlucky and str(v) == "verified" else v for v in row)
+Ledger.update = update
+"""
+"""It calls some of the files broken that it found to be sound."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planted(Site):
+    """A site on which a program with a defect works."""
+
+    defect: str
+
+    def command(self, *args: str) -> list[str]:
+        return [sys.executable, "-c", self.defect + START, *args]
