@@ -14,6 +14,7 @@ from itertools import cycle
 from tests.conformance.test_fails_closed import put_in_parts
 from tests.proof.figures import Tally
 from tests.servers.base import Headers, Options, Server, Stored
+from tests.servers.trouble import flipped
 from tests.site import Result
 
 FOLDERS = ("photos", "photos/2019 summer", "avatars", "docs")
@@ -117,11 +118,6 @@ class Kind:
 
 def flip(store: Store, name: str, _: str) -> None:
     store.put(name, flipped(store.files[name], store.chance))
-
-
-def flipped(data: bytes, chance: random.Random) -> bytes:
-    place = chance.randrange(len(data))
-    return data[:place] + bytes([data[place] ^ (1 << chance.randrange(8))]) + data[place + 1 :]
 
 
 def truncate(store: Store, name: str, _: str) -> None:

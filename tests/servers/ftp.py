@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from tests.servers.base import Options
 from tests.servers.disk import DiskServer
+from tests.servers.relay import Relay, relaying
 
 STORAGE_CLASS = "storages.backends.ftp.FTPStorage"
 
@@ -40,3 +44,11 @@ class FtpServer(DiskServer):
     def read_only(self, options: Options) -> Options:
         path = options["location"].removeprefix(self.url(self.user, ""))
         return {**options, "location": self.url(self.reader, path)}
+
+    @contextmanager
+    def relayed(self, options: Options) -> Iterator[tuple[Options, Relay]]:
+        """Yield the options through a relay of their own."""
+        port = urlsplit(self.address.replace("%s@", "")).port or 21
+        with relaying(port) as relay:
+            location = options["location"].replace(f":{port}/", f":{relay.port}/")
+            yield {**options, "location": location}, relay

@@ -14,6 +14,7 @@ from tests.servers import process
 from tests.servers.accounts import Account, account
 from tests.servers.base import MissingServerError, Options
 from tests.servers.disk import DiskServer, open_folder, require_root
+from tests.servers.relay import Relay, relaying
 
 KEYS = ".keys"
 STORAGE_CLASS = "storages.backends.sftpstorage.SFTPStorage"
@@ -65,6 +66,16 @@ class SshServer(DiskServer):
     def host_key(self, kind: str) -> str:
         """Return a host key as a line of a known_hosts file has it, without the host."""
         return " ".join((self.home / KEYS / f"{kind}.pub").read_text().split()[:2])
+
+    @contextmanager
+    def relayed(self, options: Options) -> Iterator[tuple[Options, Relay]]:
+        """Yield the options through a relay of their own, whose port is known as the server's."""
+        port = options["params"]["port"]
+        with relaying(port) as relay:
+            known = self.home / KEYS / f"known_hosts_{relay.port}"
+            known.write_text(f"[127.0.0.1]:{relay.port} {self.host_key('ed25519')}\n")
+            params = {**options["params"], "port": relay.port}
+            yield {**options, "params": params, "known_host_file": str(known)}, relay
 
 
 def make_key(

@@ -1,6 +1,7 @@
 """An HTTP proxy in front of a test server: logs every request, answers in its place, ends TLS.
 
-The bytes go through as they came, head and body, so signatures stay right.
+The bytes go through as they came, head and body, so signatures stay right; unless a `Trouble`
+befalls a request.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import re
 import socket
 import socketserver
 import ssl
+import struct
 import threading
 from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -19,10 +21,12 @@ from typing import Any, Self
 from urllib.parse import parse_qs, urlsplit
 
 from tests.servers import certificates
+from tests.servers.trouble import ResetError, Through, Trouble, unchanged
 
 READS = frozenset({"GET", "HEAD", "OPTIONS"})
 BLOCK = 1 << 16
 SECONDS = 60
+RESET = struct.pack("ii", 1, 0)  # no lingering: closing sends a reset
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,11 +48,14 @@ class Request:
 
 @dataclass(kw_only=True)
 class _Fault:
+    """`answer` takes the place of the server's; without one the `trouble` befalls the request."""
+
     pattern: re.Pattern[str]
-    answer: bytes
-    status: int
+    answer: bytes = b""
+    status: int = 0
+    trouble: Trouble = field(default_factory=Trouble)
     left: int
-    sent: str
+    sent: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +109,8 @@ class Proxy:
         """The CA file that a client must trust, when the proxy speaks TLS."""
         self.errors: list[str] = []
         """What went wrong between the client and us, such as a certificate that it refused."""
+        self.over = threading.Event()
+        """Set when the proxy ends; what makes clients wait waits for this."""
         self._lock = threading.Lock()
         self._requests: list[Request] = []
         self._faults: list[_Fault] = []
@@ -139,6 +148,18 @@ class Proxy:
             left=times,
             sent=sent,
         )
+        self._add(fault)
+
+    def trouble(self, trouble: Trouble, *, times: int = 1, matching: str = "") -> None:
+        """Let the trouble befall the next `times` requests whose "METHOD target" matches."""
+        self._add(_Fault(pattern=re.compile(matching), trouble=trouble, left=times))
+
+    def heal(self) -> None:
+        """Answer no request and trouble none from now on."""
+        with self._lock:
+            self._faults.clear()
+
+    def _add(self, fault: _Fault) -> None:
         with self._lock:
             self._faults.append(fault)
 
@@ -204,6 +225,16 @@ class _End:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._connection = connection
         self.reader = connection.makefile("rb")
+        self.through: Through = unchanged
+        """What happens to the bodies that are written here."""
+
+    def write_body(self, data: bytes) -> None:
+        if changed := self.through(data):
+            self.write(changed)
+
+    def reset(self) -> None:
+        """Close with a reset, not with an end."""
+        self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
 
     def write(self, data: bytes) -> None:
         try:
@@ -228,10 +259,17 @@ class _Handler(socketserver.BaseRequestHandler):
         proxy = self.server.proxy
         try:
             with _End(self._secured()) as client:
-                while (head := _read_head(client)) and self._exchange(head, client):
-                    pass
+                self._serve(client)
         except OSError as error:
             proxy.errors.append(repr(error))
+
+    def _serve(self, client: _End) -> None:
+        try:
+            while (head := _read_head(client)) and self._exchange(head, client):
+                pass
+        except ResetError:
+            client.reset()
+            raise
 
     def _secured(self) -> socket.socket:
         client: socket.socket = self.request
@@ -242,18 +280,21 @@ class _Handler(socketserver.BaseRequestHandler):
         """Relay one request and its answer; False when the client's connection is used up."""
         proxy = self.server.proxy
         fault = proxy.take_fault(" ".join(head.words[:2]), head.headers)
-        if fault is None:
-            return self._relay(head, client)
+        if fault is None or not fault.answer:
+            return self._relay(head, client, fault.trouble if fault else Trouble())
         proxy.log(head, fault.status)
         if not head.awaits_continue:
             _copy_body(head, client, None)
         client.write(fault.answer)
         return not (head.awaits_continue or head.closes)
 
-    def _relay(self, head: _Head, client: _End) -> bool:
+    def _relay(self, head: _Head, client: _End, trouble: Trouble) -> bool:
         with _End(socket.create_connection(self.server.upstream)) as upstream:
+            upstream.through, client.through = trouble.up(), trouble.down()
             try:
+                trouble.before()
                 answer = _send(head, client, upstream)
+                trouble.after()
             except OSError:
                 self.server.proxy.log(head, 0)
                 raise
@@ -324,7 +365,8 @@ def _copy_line(source: _End, target: _End | None) -> bytes:
     line = source.reader.readline()
     if not line:
         raise ConnectionAbortedError("the connection ended within a body")
-    _pass(line, target)
+    if target:
+        target.write(line)
     return line
 
 
@@ -343,7 +385,7 @@ def _copy(source: _End, target: _End | None, size: int | None) -> None:
 
 def _pass(data: bytes, target: _End | None) -> None:
     if target:
-        target.write(data)
+        target.write_body(data)
 
 
 @contextmanager
@@ -361,6 +403,7 @@ def proxying(url: str, folder: Path | None = None) -> Iterator[Proxy]:
         try:
             yield proxy
         finally:
+            proxy.over.set()
             listener.shutdown()
             listener.cut()
             thread.join()
