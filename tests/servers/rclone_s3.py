@@ -34,30 +34,48 @@ class RcloneServer(BotoServer):
         return None
 
 
+def new_keys() -> tuple[str, str]:
+    """Return a pair of keys; an id of fewer than 16 characters is refused as InvalidAccessKeyId."""
+    return secrets.token_hex(10).upper(), secrets.token_hex(20)
+
+
 @contextmanager
-def start(folder: Path) -> Iterator[RcloneServer]:
+def serving(folder: Path, address: str, keys: tuple[str, str]) -> Iterator[None]:
+    """Serve the buckets in `folder`, until the block ends or for another time."""
     program = process.find("rclone")
     if program is None:
         raise MissingServerError(HINT)
-    buckets, bucket = folder / "buckets", bucket_name()
-    (buckets / bucket).mkdir(parents=True)
-    # A key id of fewer than 16 characters is refused as InvalidAccessKeyId.
-    access_key, secret_key = secrets.token_hex(10).upper(), secrets.token_hex(20)
-    address = process.free_address()
+    buckets = folder / "buckets"
+    buckets.mkdir(parents=True, exist_ok=True)
     serve = ["--config", os.devnull, "serve", "s3", "--addr", address, str(buckets)]
     serve.append("--no-unicode-normalization")  # else two spellings of a folder become one
     # rclone reads the variable as a line of CSV.
-    env = {"RCLONE_AUTH_KEY": f'"{access_key},{secret_key}"'}
-    url = f"http://{address}"
-    with (
-        process.running([program, *serve], ready=url, log=folder / "rclone.log", env=env),
-        client("s3", url, access_key, secret_key) as s3,
+    env = {"RCLONE_AUTH_KEY": f'"{",".join(keys)}"'}
+    with process.running(
+        [program, *serve], ready=f"http://{address}", log=folder / "rclone.log", env=env
     ):
+        yield
+
+
+@contextmanager
+def connected(folder: Path, address: str, keys: tuple[str, str]) -> Iterator[RcloneServer]:
+    """Yield what knows the server of a folder, with a first bucket."""
+    url, bucket = f"http://{address}", bucket_name()
+    with client("s3", url, *keys) as s3:
+        s3.create_bucket(Bucket=bucket)
+        options = storage_options(url, *keys, bucket)
         yield RcloneServer(
             name="rclone_s3",
             family=FAMILY,
             storage_class=STORAGE_CLASS,
-            options=storage_options(url, access_key, secret_key, bucket),
+            options=options,
             s3=s3,
-            buckets=buckets,
+            buckets=folder / "buckets",
         )
+
+
+@contextmanager
+def start(folder: Path) -> Iterator[RcloneServer]:
+    address, keys = process.free_address(), new_keys()
+    with serving(folder, address, keys), connected(folder, address, keys) as server:
+        yield server

@@ -33,10 +33,10 @@ class Trouble:
     `up` and `down` make a `Through` for each body.
     """
 
-    before: Callable[[], None] = nothing
+    before: Callable[[], object] = nothing
     up: Callable[[], Through] = lambda: unchanged
     down: Callable[[], Through] = lambda: unchanged
-    after: Callable[[], None] = nothing
+    after: Callable[[], object] = nothing
 
 
 def reset() -> None:
