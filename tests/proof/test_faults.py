@@ -29,7 +29,7 @@ SERVERS = (
 )
 TAMPERED, SOUND = "tampered objects", "sound objects"
 QUICK = ("--no-thumbnails", "--sample", "50%")
-MANY, ROUNDS = 1500, 2
+MANY, STALE, ROUNDS = 1800, 80, 2
 SHARE = 3
 """One in so many objects is tampered with."""
 
@@ -101,7 +101,7 @@ def test_check_names_each_of_very_many_objects_that_were_tampered_with(
     proof: Proof, server: Server, tmp_path: Path
 ) -> None:
     chance = random.Random(f"{proof.seed} many {server.name}")
-    store = store_on(server, chance, MANY, earlier=MANY // 20)
+    store = store_on(server, chance, MANY, earlier=STALE)
     site = migrated(store, tmp_path)
     for _ in range(ROUNDS):
         faults = tampered(store)

@@ -77,6 +77,7 @@ OF_FTP: dict[str, tuple[Begin, set[int], str]] = {
 }
 
 
+@pytest.mark.full
 @pytest.mark.on("pyftpdlib", "sshd_chroot")
 @pytest.mark.parametrize("title", [*CASES, *OF_FTP])
 def test_trouble_between_us_and_a_server_without_http(
