@@ -42,9 +42,9 @@ class Podman:
         return [f"--root={self.folder / 'storage'}", f"--runroot={self.folder / 'run'}"]
 
     def compose(self, folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
-        """Run podman-compose on the compose.yaml in `folder`, in the host's network."""
+        """Run podman-compose on the migrate.yaml in `folder`, in the host's network."""
         (folder / "network.yaml").write_text(HOST_NETWORK)
-        files = ["--file=compose.yaml", "--file=network.yaml"]
+        files = ["--file=migrate.yaml", "--file=network.yaml"]
         # docker compose activates the profile of a service that it is told to run by itself.
         command = [f"--podman-args={' '.join(self.own)}", "--profile=migrate", *files, *args]
         return subprocess.run(

@@ -175,7 +175,8 @@ def test_compose_runs_it_in_the_folder_of_cousins_matter(
     site = Site.on(server, bucket, tmp_path)
     for name in ("public/pages/a.svg", "public/css/b.css", "galleries/c.jpg"):
         site.add(name, name.encode())
-    shutil.copy(ROOT / "compose.yaml", tmp_path)
+    shutil.copy(ROOT / "compose.yaml", tmp_path / "migrate.yaml")
+    (tmp_path / "docker-compose.yml").write_text("services: {cousins-matter: {image: none}}")
     of_the_user(site)
     public = ("--source", "/app/media/public")
     said: dict[str, str] = {}
