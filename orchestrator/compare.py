@@ -7,8 +7,9 @@ import hashlib
 import unicodedata
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from itertools import groupby
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from orchestrator.clients import Stored
 from orchestrator.digest import BLOCK
@@ -73,12 +74,17 @@ def by_bytes(
     yield from route.map(lambda row: (row, by_client(route, row)), (r for r in rows if r.direct))
 
 
-def by_class(route: Route, row: Row, keep: BinaryIO | None = None) -> str:
-    """Read the object through the storage class; return '' if its bytes are the file's.
+@dataclass(kw_only=True)
+class Seen:
+    """What a read through the class shows beside the bytes; `body` gets a copy of them."""
 
-    `keep` gets what was read.
-    """
-    return _equal(route, row, lambda route, name: _kept(_opened(route, name), keep))
+    body: BinaryIO | None = None
+    headers: Mapping[str, Any] | None = None
+
+
+def by_class(route: Route, row: Row, seen: Seen) -> str:
+    """Read the object through the storage class; return '' if its bytes are the file's."""
+    return _equal(route, row, lambda route, name: _opened(route, name, seen))
 
 
 def by_client(route: Route, row: Row) -> str:
@@ -98,21 +104,18 @@ def _equal(route: Route, row: Row, read: Callable[[Route, str], Iterator[bytes]]
         return MOVED
 
 
-def _kept(parts: Iterator[bytes], keep: BinaryIO | None) -> Iterator[bytes]:
-    for data in parts:
-        if keep:
-            keep.write(data)
-        yield data
-
-
-def _opened(route: Route, name: str) -> Iterator[bytes]:
-    with route.own_target().storage.open(name, "rb") as file:
+def _opened(route: Route, name: str, seen: Seen) -> Iterator[bytes]:
+    target = route.own_target()
+    with target.storage.open(name, "rb") as file:
+        seen.headers = target.client.told(file)
         while data := file.read(BLOCK):
+            if seen.body:
+                seen.body.write(data)
             yield data
 
 
 def _fetched(route: Route, name: str) -> Iterator[bytes]:
-    return route.own_target().client.read(name) or _opened(route, name)
+    return route.own_target().client.read(name) or _opened(route, name, Seen())
 
 
 def _digest(parts: Iterable[bytes]) -> bytes:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from orchestrator.compare import by_class, by_client
+from orchestrator.compare import Seen, by_class, by_client
 from orchestrator.errors import ConfigurationError
 from orchestrator.job import Job, Route, Wishes
 from orchestrator.ledger import OTHER_HEADERS, Glance, Ledger, Row, State
@@ -73,7 +73,7 @@ class Statement:
     def words(self, class_name: str) -> str:
         text = f"{self.read} of {self.population} files were read back through {class_name}"
         if self.wrong:
-            return f"{text}; {self.wrong} of them could not be read as they are on the disk."
+            return f"{text}; {self.wrong} of them are not as a save() would have them."
         if self.unreadable:
             return (
                 f"{text}; {self.unreadable} of them it cannot read for a defect of its own, though "
@@ -217,19 +217,19 @@ def noted(row: Row) -> bool:
 
 def judge(route: Route, row: Row, pictured: bool) -> Reading:
     """Read one object through the class, and compare its bytes and headers with a save()'s."""
-    kept = io.BytesIO() if pictured else None
-    fault = by_class(route, row, kept)
+    seen = Seen(body=io.BytesIO() if pictured else None)
+    fault = by_class(route, row, seen)
     defect = next((d for d in route.target.defects if d.match.search(fault)), None)
     if fault and defect and _excuses(route, row, defect):
         return Reading(row=row, result=f"{DEFECT}: {defect.says}")
     if fault:
         return Reading(row=row, result=fault, fault=fault)
-    difference = headers(route, row)
+    difference = headers(route, row, seen.headers)
     return Reading(
         row=row,
         result=difference or OK,
         fault=difference if row.written else "",
-        picture=picture(route.path(row), row.name, kept) if kept else None,
+        picture=picture(route.path(row), row.name, seen.body) if seen.body else None,
     )
 
 
@@ -239,7 +239,7 @@ def _excuses(route: Route, row: Row, defect: Defect) -> bool:
     return not foreseen or not by_client(route, row)
 
 
-def headers(route: Route, row: Row) -> str:
+def headers(route: Route, row: Row, told: Mapping[str, Any] | None = None) -> str:
     """Return '' if the object has the headers of a save(), else the first that differs.
 
     An object that no run of ours wrote keeps its headers; the report names the difference.
@@ -248,7 +248,8 @@ def headers(route: Route, row: Row) -> str:
         return ""
     target = route.own_target()
     expected = target.parameters(row.key)
-    for name, value in target.client.head(row.key).items():
+    found = target.client.head(row.key) if told is None else told
+    for name, value in found.items():
         wanted = _comparable(name, expected)
         if wanted != (value or None):
             return f"{OTHER_HEADERS}: {name} is {value!r}, and Django would store {wanted!r}"

@@ -47,6 +47,10 @@ class Client(Protocol):
         """Return the parameters under which `key` is stored, named as the class names them."""
         return {}
 
+    def told(self, file: Any) -> Mapping[str, Any] | None:  # noqa: ARG002
+        """Return what head() would, where the class was told it when it opened `file`."""
+        return None
+
     def parameters(self, key: str) -> Mapping[str, Any]:  # noqa: ARG002
         """Say what save() would say about an object, where no method of the class says it."""
         return {}

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from tests.proof.figures import Proof, Tally
-from tests.proof.wrong_judge import FORGIVING, SUSPICIOUS, Planted
 from tests.proof.tamper import (
     CACHING,
     EARLIER,
@@ -20,6 +19,7 @@ from tests.proof.tamper import (
     kinds,
     make_files,
 )
+from tests.proof.wrong_judge import FORGIVING, SUSPICIOUS, Planted
 from tests.servers.base import Server
 from tests.site import Result, Site
 
