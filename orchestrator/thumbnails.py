@@ -11,6 +11,7 @@ from typing import BinaryIO, Final
 MOST: Final = 24
 EDGE: Final = 240  # pixels of the longer side
 BIGGEST: Final = 40 << 20  # bytes of a file that is worth reading for a thumbnail
+FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF")
 PICTURES: Final = ("image/jpeg", "image/png", "image/webp", "image/gif")
 
 
@@ -40,7 +41,7 @@ def picture(path: Path, name: str, stored: BinaryIO) -> Picture | None:
 def _thumbnail(file: BinaryIO) -> str:
     from PIL import Image, ImageOps  # as costly to import as a small run
 
-    with Image.open(file) as image:
+    with Image.open(file, formats=FORMATS) as image:  # what claims to be a JPEG may be PostScript
         image.draft("RGB", (2 * EDGE, 2 * EDGE))
         upright = ImageOps.exif_transpose(image)
         upright.thumbnail((EDGE, EDGE))
