@@ -10,6 +10,7 @@ import os
 import resource
 import shlex
 import signal
+import sqlite3
 import sys
 import threading
 import traceback
@@ -55,6 +56,7 @@ Exit codes:
 
 
 PREFIX = "MEDIA_ORCHESTRATOR"
+SLOWEST, FASTEST = 0.001, 1e6  # Mbit/s that a forecast can be made of
 AGAIN = "run the same command again: it goes on where it was"
 
 
@@ -309,7 +311,11 @@ def _wishes(options: dict[str, Any]) -> Wishes:
     from orchestrator.readback import sample_size
 
     sample_size(options.get("sample", "default"), 0)  # a wrong one is told before the work
-    if bandwidth := options.pop("bandwidth", None):
+    bandwidth = options.pop("bandwidth", None)
+    if bandwidth is not None and not SLOWEST <= bandwidth <= FASTEST:
+        what = f"--bandwidth {bandwidth}: this is no number of Mbit/s"
+        raise ConfigurationError(what, tip="give that of your uplink, as in 40")
+    if bandwidth:
         options["bandwidth"] = bandwidth * 125_000
     if memory := options.pop("memory", None):
         options["memory"] = memory << 20
@@ -429,6 +435,10 @@ def _understood(error: BaseException) -> tuple[tuple[Problem, ...], int]:
         case click.ClickException():
             tip = _usage(error) if isinstance(error, click.UsageError) else ""
             return (Problem(what=error.format_message(), tip=tip),), error.exit_code
+        case sqlite3.Error():
+            what = f"the ledger in the run folder cannot be used: {error}"
+            tip = "look for room and permissions there, or choose another folder with --run-dir"
+            return (Problem(what=what, tip=tip),), ConfigurationError.exit_code
         case KeyboardInterrupt() | click.Abort():
             return (Problem(what="interrupted", tip=AGAIN),), 130
         case Terminated():

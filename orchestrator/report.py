@@ -198,7 +198,10 @@ FOLDER = (  # as bytes: a name may be none in UTF-8
 
 def _previous(ledger: Ledger) -> Previous | None:
     found = ledger.fact("summary")
-    return Previous(**found) if found else None
+    try:
+        return Previous(**found) if found else None
+    except TypeError:  # of another version
+        return None
 
 
 def remember(ledger: Ledger, report: Report) -> None:
