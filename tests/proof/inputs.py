@@ -169,6 +169,12 @@ def _entered(fd: int, folder: bytes) -> int:
     return deeper
 
 
+LONG = (
+    b"/".join([b"x" * 250] * 20),  # 5,000 bytes: the system opens no such path at once
+    b"/".join([b"d"] * 200) + b"/photo.jpg",
+    "\u202e".encode() * 85,
+    b"\xff" * 255,
+)
 BOMB = "\n".join(
     [
         "a0: &a0 [x, x, x, x, x, x, x, x, x]",
