@@ -405,10 +405,24 @@ def _compiled(glob: str) -> re.Pattern[str]:
     pattern = f"{glob}**" if glob.endswith("/") else glob
     anchored = pattern.removeprefix("/") if "/" in pattern else f"**/{pattern}"
     try:
-        return re.compile("".join(map(_translated, _GLOB.findall(anchored))), re.DOTALL)
+        return re.compile("".join(_expressions(_GLOB.findall(anchored))), re.DOTALL)
     except re.error as error:
         tip = "Write a literal [ as [[]."
         raise ConfigurationError(f"The pattern {glob} is not a glob: {error}.", tip=tip) from None
+
+
+def _expressions(tokens: list[str]) -> Iterator[str]:
+    """Translate tokens; between two stars the first place that fits is as good as any later one.
+
+    Without that many stars in one pattern would be tried in all combinations of places.
+    """
+    stars = [place for place, item in enumerate(tokens) if item in _WILD and item != "?"]
+    ends = [*stars[1:], len(tokens)]
+    yield from map(_translated, tokens[: stars[0]] if stars else tokens)
+    for place, end in zip(stars, ends, strict=False):
+        fixed = "".join(map(_translated, tokens[place + 1 : end]))
+        settled = tokens[place] == "*" and end < len(tokens) and tokens[end] == "*"
+        yield f"(?>[^/]*?{fixed})" if settled else _WILD[tokens[place]] + fixed
 
 
 def _translated(token: str) -> str:

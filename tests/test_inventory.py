@@ -584,3 +584,10 @@ def test_memory_does_not_grow_with_the_number_of_files(root: Path) -> None:
 
     few, many = peak(2), peak(50)
     assert many < 1.5 * few
+
+
+def test_a_pattern_of_many_stars_ends(tmp_path: Path) -> None:
+    """All combinations of places would take longer than anybody lives."""
+    (tmp_path / ("a" * 200)).touch()
+    rules = Rules(exclude=("*a" * 30 + "*b",), include=("*a" * 30,))
+    assert [entry.fate for entry in walk(tmp_path, rules)] == [Fate.CANDIDATE]
