@@ -137,7 +137,7 @@ def choose(
         if place in places or not kinds.issuperset(_kinds(row)):
             names.add(row.name)
             kinds.update(_kinds(row))
-            if pictures and len(shown) < MOST and worth_showing(row.type, row.size):
+            if pictures and len(shown) < MOST and worth_showing(row.name, row.type, row.size):
                 shown.add(row.name)
         _note_extremes(extremes, row)
     names |= {row.name for row in extremes.values()}

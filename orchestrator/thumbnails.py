@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from dataclasses import dataclass
+from mimetypes import guess_type
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -24,8 +25,9 @@ class Picture:
     stored: str
 
 
-def worth_showing(content_type: str | None, size: int) -> bool:
-    return content_type in PICTURES and size < BIGGEST
+def worth_showing(name: str, content_type: str | None, size: int) -> bool:
+    """Go by the type that the object gets; a folder gives it none."""
+    return (content_type or guess_type(name)[0]) in PICTURES and size < BIGGEST
 
 
 def picture(path: Path, name: str, stored: BinaryIO) -> Picture | None:
