@@ -34,7 +34,7 @@ WHERE state = 'candidate' AND NOT EXISTS (SELECT 1 FROM stored s WHERE s.slot = 
 """
 SAME: Final = """
 UPDATE entry SET state = 'verified', change = 'same', reason = ''
-WHERE state = 'candidate' AND evidence IS NOT NULL AND EXISTS
+WHERE state = 'candidate' AND evidence IS NOT NULL AND readback IS NULL AND EXISTS
 (SELECT 1 FROM stored s WHERE s.slot = entry.slot AND s.key = entry.key AND s.tag = entry.tags)
 """
 
