@@ -192,6 +192,17 @@ def plan(common: dict[str, Any], /, **options: Any) -> None:
     metavar="MB",
     help="The most that rclone may hold of files in flight.",
 )
+@click.option(
+    "--cluster",
+    metavar="ADDRESS",
+    help="Let the workers of a Dask scheduler copy, as in tls://HOST:8786, or local:4 for four "
+    "on this machine; see docs/cluster.md.",
+)
+@click.option(
+    "--cluster-insecure",
+    is_flag=True,
+    help="Use a cluster without TLS: whoever can listen there reads the secrets of .env.",
+)
 @click.option("--skip-refused", is_flag=True, help="Go on without files that cannot be migrated.")
 @click.option("--dry-run", is_flag=True, help="The same as `plan`.")
 @click.pass_obj
@@ -326,6 +337,7 @@ def _go(command: str, common: dict[str, Any], options: dict[str, Any]) -> NoRetu
     from orchestrator import pipeline
     from orchestrator.progress import observer
 
+    cluster, insecure = options.pop("cluster", None), options.pop("cluster_insecure", False)
     wishes = _wishes(options)
     request = pipeline.Request(
         command=command,
@@ -333,6 +345,8 @@ def _go(command: str, common: dict[str, Any], options: dict[str, Any]) -> NoRetu
         source=common["source"],
         runs=common["run_dir"].absolute(),
         wishes=wishes,
+        cluster=cluster or "",
+        insecure=insecure,
     )
     watching = observer(quiet=common["quiet"], as_json=common["json"])
     try:

@@ -26,7 +26,7 @@ from orchestrator.remote import Remote, translate
 from orchestrator.report import Report
 from orchestrator.storage import Target, Upload, load
 from orchestrator.thumbnails import Picture
-from orchestrator.transfer import Threads, transfer
+from orchestrator.transfer import Crew, Threads, transfer
 
 CURVE = 200  # points of the curve of the throughput
 WHERE = ("endpoint", "host", "port", "user", "account")  # remote keys that say which store it is
@@ -41,6 +41,8 @@ class Request:
     source: Path
     runs: Path
     wishes: Wishes
+    cluster: str = ""
+    insecure: bool = False
 
 
 @dataclass(kw_only=True)
@@ -53,6 +55,7 @@ class _Run:
     pictures: list[Picture] = field(default_factory=list)
     timings: dict[str, float] = field(default_factory=dict)
     problems: tuple[Problem, ...] = ()
+    notes: list[str] = field(default_factory=list)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -153,6 +156,7 @@ def _report(request: Request, state: _Run, started: str, version: str) -> Report
         sample=state.sample,
         throughput=_thinned(state.job.throughput),
         timings=state.timings,
+        notes=state.notes,
     )
     files = {
         "report.json": report.as_json(found),
@@ -199,6 +203,7 @@ def _plan(request: Request, state: _Run) -> None:
 
 
 def _migrate(request: Request, state: _Run) -> None:
+    crew = _crew(request, state)
     _plan(request, state)
     job = state.job
     if job.ledger.count(f"state = '{State.REFUSED}'")[0] and not job.wishes.skip_refused:
@@ -206,12 +211,23 @@ def _migrate(request: Request, state: _Run) -> None:
     sample = readback.draw(job.ledger, job.wishes, "state IN ('planned', 'present', 'verified')")
     before = job.ledger.count("state = 'planned'")[1]
     with state.stage("copy"), _explained(job):
-        state.pictures += transfer(job, state.uploads, sample, Threads(route=job))
+        state.pictures += transfer(job, state.uploads, sample, crew)
     if before and state.timings["copy"]:
         job.ledger.set_fact("bytes_per_second", before / state.timings["copy"])
     with state.stage("check"), _explained(job):
         checking.check(job, state.uploads)
     _read_back(state, sample)
+
+
+def _crew(request: Request, state: _Run) -> Crew:
+    """Return who does the shards; a cluster is reached when there are some."""
+    if not request.cluster:
+        return Threads(route=state.job)
+    from orchestrator.cluster import Cluster
+    from orchestrator.scheduler import place
+
+    at = place(request.cluster, insecure=request.insecure)
+    return Cluster(job=state.job, at=at, notes=state.notes)
 
 
 def _check(_: Request, state: _Run) -> None:

@@ -149,6 +149,7 @@ def build(
     sample: Statement | None,
     throughput: Sequence[tuple[float, int]],
     timings: Mapping[str, float],
+    notes: Sequence[str] = (),
 ) -> Report:
     ledger = job.ledger
     states = _counts(ledger, "state", "state <> 'gone'")
@@ -185,7 +186,7 @@ def build(
         throughput=tuple(throughput),
         timings=timings,
         commands=tuple(job.rclone.commands.values()),
-        notes=(*job.remote.notes, *_defects(job), *_damaged(ledger)),
+        notes=(*notes, *job.remote.notes, *_defects(job), *_damaged(ledger)),
         site=job.remote.site,
     )
 

@@ -45,29 +45,33 @@ class Result:
 
 
 def divide(
-    ledger: Ledger, where: str, uploads: Mapping[int, Upload], sample: Sample
+    ledger: Ledger,
+    where: str,
+    uploads: Mapping[int, Upload],
+    sample: Sample,
+    parts: int = PARTS,
 ) -> Iterator[Shard]:
     """Cut the files into shards that become smaller to the end, where one is waited for."""
     files, size = ledger.count(where)
     after = ""
     rows: list[Row] = []
-    room = _room(files, size)
+    room = _room(files, size, parts)
     for row in ledger.rows(where):
         rows.append(row)
         room = room[0] - 1, room[1] - row.size
         files, size = files - 1, size - row.size
         if room[0] <= 0 or room[1] <= 0:
             yield _shard(rows, uploads, after, sample)
-            after, rows, room = row.key or "", [], _room(files, size)
+            after, rows, room = row.key or "", [], _room(files, size, parts)
     if rows:
         yield _shard(rows, uploads, after, sample)
 
 
-def _room(files: int, size: int) -> tuple[int, int]:
+def _room(files: int, size: int, parts: int) -> tuple[int, int]:
     """Return how many files and bytes the next shard may have."""
     return (
-        min(MOST_FILES, max(FEWEST_FILES, files // PARTS)),
-        max(FEWEST_BYTES, size // PARTS),
+        min(MOST_FILES, max(FEWEST_FILES, files // parts)),
+        max(FEWEST_BYTES, size // parts),
     )
 
 

@@ -14,7 +14,7 @@ from typing import Final, Protocol, Self
 
 from orchestrator.job import Job, Route
 from orchestrator.readback import Sample
-from orchestrator.shard import Result, Shard, divide
+from orchestrator.shard import PARTS, Result, Shard, divide
 from orchestrator.storage import Upload
 from orchestrator.thumbnails import Picture
 from orchestrator.worker import Done, work
@@ -32,6 +32,10 @@ class Crew(AbstractContextManager["Crew"], Protocol):
 
         Raise what a shard raised; then the others are of no interest any more.
         """
+
+    @property
+    def parts(self) -> int:
+        """Of how many parts the first shard is one, so that all have something to do."""
 
     def sent(self) -> tuple[int, int]:
         """Return how many files and bytes were sent so far."""
@@ -52,6 +56,10 @@ class Threads:
             self.route.stopped.set()
         self.route.rclone.close()
         self._pool.shutdown(wait=kind is None, cancel_futures=True)
+
+    @property
+    def parts(self) -> int:
+        return PARTS
 
     def sent(self) -> tuple[int, int]:
         return self.route.rclone.sent
@@ -84,8 +92,8 @@ def transfer(
     _prepare(job)
     # Whose objects these will be is noted before they are sent: a kill may leave no time after.
     job.ledger.execute(f"UPDATE entry SET written = 1 WHERE {PLANNED}")  # noqa: S608  # ours
-    shards = divide(job.ledger, PLANNED, uploads, sample)
     with crew:
+        shards = divide(job.ledger, PLANNED, uploads, sample, crew.parts)
         for done in crew.results(shards):
             _advance(job, crew)
             if done:
