@@ -227,6 +227,9 @@ def _crew(request: Request, state: _Run) -> Crew:
     from orchestrator.scheduler import place
 
     at = place(request.cluster, insecure=request.insecure)
+    if at.local and request.wishes.bwlimit:
+        what = "--bwlimit would hold for each worker of --cluster local, not for all of them"
+        raise ConfigurationError(what, tip="leave out --cluster: a machine has one uplink")
     return Cluster(job=state.job, at=at, notes=state.notes)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -145,5 +146,11 @@ def _started(workers: int, security: Any) -> Iterator[Any]:
         security=security,
         dashboard_address=None,
         silence_logs=logging.CRITICAL,
+        preload=[__name__],
     ) as cluster:
         yield cluster
+
+
+def dask_setup(_: object) -> None:
+    """Leave Ctrl-C to the one who started this worker: Dask calls this where it is preloaded."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

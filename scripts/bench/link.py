@@ -69,10 +69,16 @@ class Link:
 def link(scenario: Scenario, work: Path) -> Iterator[Link]:
     if not scenario.mbit:
         yield Link(scenario=scenario)
-    elif os.geteuid() == 0 and Path("/dev/net/tun").exists() and shutil.which("ip") and _compiler():
+    elif namespaces():
         yield from _namespaces(scenario, work)
     else:
         yield Link(scenario=scenario, kind=PROXY)
+
+
+def namespaces() -> bool:
+    """Say whether this machine and user can make network namespaces with links of ours."""
+    tun = os.geteuid() == 0 and Path("/dev/net/tun").exists()
+    return bool(tun and shutil.which("ip") and _compiler())
 
 
 def _compiler() -> str | None:
@@ -81,8 +87,7 @@ def _compiler() -> str | None:
 
 def _namespaces(scenario: Scenario, work: Path) -> Iterator[Link]:
     """Join two namespaces by two TUN devices, and carry the packets between them."""
-    router = work / "link"
-    subprocess.run([_compiler() or "cc", "-O2", "-o", router, HERE / "link.c"], check=True)
+    router = compiled(work)
     mark = f"{os.getpid():x}"
     site, store = f"mosi{mark}", f"most{mark}"
     words = [str(router), site, store, f"{scenario.rtt}", f"{scenario.mbit}", f"{QUEUE}"]
@@ -91,23 +96,30 @@ def _namespaces(scenario: Scenario, work: Path) -> Iterator[Link]:
         assert child.stdout
         child.stdout.readline()
         for name, own, peer in ((site, SITE, STORE), (store, STORE, SITE)):
-            _ip("netns", "add", name)
-            stack.callback(_ip, "netns", "del", name)
-            _join(name, own, peer)
+            ip("netns", "add", name)
+            stack.callback(ip, "netns", "del", name)
+            join(name, name, own, peer)
         enter = ("ip", "netns", "exec")
         kind = "network namespaces"
         client, server = (*enter, site), (*enter, store)
         yield Link(scenario=scenario, kind=kind, client=client, server=server, host=STORE)
 
 
-def _join(name: str, own: str, peer: str) -> None:
-    _ip("link", "set", name, "netns", name)
-    _ip("-n", name, "link", "set", "lo", "up")
-    _ip("-n", name, "addr", "add", own, "peer", peer, "dev", name)
-    _ip("-n", name, "link", "set", name, "up")
+def compiled(work: Path) -> Path:
+    """Return the program that carries packets between two TUN devices."""
+    router = work / "link"
+    subprocess.run([_compiler() or "cc", "-O2", "-o", router, HERE / "link.c"], check=True)
+    return router
 
 
-def _ip(*words: str) -> None:
+def join(device: str, namespace: str, own: str, peer: str) -> None:
+    ip("link", "set", device, "netns", namespace)
+    ip("-n", namespace, "link", "set", "lo", "up")
+    ip("-n", namespace, "addr", "add", own, "peer", peer, "dev", device)
+    ip("-n", namespace, "link", "set", device, "up")
+
+
+def ip(*words: str) -> None:
     subprocess.run(["ip", *words], check=True)
 
 

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 NAMES = ("localhost",)
+USAGES = (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH)
 LIFETIME = timedelta(days=1)
 
 
@@ -58,7 +59,7 @@ def _leaf(
         _builder(_name(names[0]), ca.subject, key)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(x509.SubjectAlternativeName(hosts), critical=False)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(x509.ExtendedKeyUsage(USAGES), critical=False)
         # Python 3.13 verifies strictly: without this one it trusts nothing.
         .add_extension(issuer_key, critical=False)
         .add_extension(_key_usage(signs_certificates=False), critical=True)
