@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import random
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
@@ -40,6 +41,15 @@ class Machine:
     answer: Future[str] | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Pending:
+    """A shard, and which machines may do it; with none of them, it waits for one to come."""
+
+    shard: Shard
+    allowed: frozenset[str] = frozenset()
+    future: Future[Outcome] | None = None
+
+
 @dataclass(kw_only=True)
 class Cluster:
     """The crew of several machines; each proves that it sees the same source before it works."""
@@ -49,7 +59,8 @@ class Cluster:
     notes: list[str]  # what the report says of the machines
     _stack: ExitStack = field(default_factory=ExitStack)
     _machines: dict[str, Machine] = field(default_factory=dict)  # by address
-    _pending: dict[str, tuple[Shard, frozenset[str], Future[Outcome]]] = field(default_factory=dict)
+    _pending: dict[str, Pending] = field(default_factory=dict)
+    _did: Counter[str] = field(default_factory=Counter)  # files, by the names of the machines
     _landed: queue.SimpleQueue[Future[Outcome]] = field(default_factory=queue.SimpleQueue)
     _numbers: Iterator[int] = field(default_factory=count)
     _sent: tuple[int, int] = (0, 0)
@@ -67,6 +78,8 @@ class Cluster:
         return self
 
     def __exit__(self, *_: object) -> None:
+        did = (f"worker {name} did {files} files" for name, files in sorted(self._did.items()))
+        self.notes[:0] = map(self.job.target.redact, did)
         self._stack.close()
 
     @property
@@ -100,10 +113,13 @@ class Cluster:
 
     def _submit(self, shard: Shard) -> None:
         key = f"{self._assignment.run}-shard-{next(self._numbers)}"
-        order = Order(assignment=self._assignment, shard=shard)
         allowed = frozenset(machine.address for machine in self._fit)
+        if not allowed:  # Dask would take it for leave to use any
+            self._pending[key] = Pending(shard=shard)
+            return
+        order = Order(assignment=self._assignment, shard=shard)
         future = self._client.submit(member.fulfil, order, key=key, pure=False, workers=[*allowed])
-        self._pending[key] = shard, allowed, future
+        self._pending[key] = Pending(shard=shard, allowed=allowed, future=future)
         future.add_done_callback(self._landed.put)
 
     def _take(self, future: Future[Outcome]) -> Iterator[Done]:
@@ -111,7 +127,7 @@ class Cluster:
         if future.key not in self._pending:
             return
         outcome = _outcome(future)
-        shard, _, _ = self._pending.pop(future.key)
+        shard = self._pending.pop(future.key).shard
         self._hear(outcome)
         if outcome.error:
             raise outcome.error
@@ -119,6 +135,8 @@ class Cluster:
             self._leave_out(outcome.machine, outcome.unfit)
             self._submit(shard)
             return
+        machine = self._machines.get(outcome.machine)
+        self._did[machine.name if machine else outcome.machine] += len(shard.rows)
         self._sent = self._sent[0] + len(shard.rows), self._sent[1] + shard.bytes
         yield outcome.done
 
@@ -154,7 +172,6 @@ class Cluster:
             time.sleep(TICK / 5)
         if not self._fit:
             self._refuse()
-        self.notes.insert(0, f"{len(self._fit)} workers of a cluster did the work")
 
     def _refuse(self) -> None:
         if not self._machines:
@@ -179,6 +196,8 @@ class Cluster:
         if self._fit:
             self._seen = time.monotonic()
         elif self._pending and time.monotonic() - self._seen > PATIENCE:
+            if self._machines and not self._did:
+                self._refuse()
             raise TransferError("all workers of the cluster are gone or unfit", tip=AGAIN)
         self._rescue()
 
@@ -236,16 +255,17 @@ class Cluster:
     def _rescue(self) -> None:
         """Give shards that only machines now gone were allowed to do to those that are here."""
         here = frozenset(machine.address for machine in self._fit)
-        for key, (shard, allowed, future) in list(self._pending.items()):
-            if here and not allowed & here:
+        for key, pending in list(self._pending.items()):
+            if here and not pending.allowed & here:
                 del self._pending[key]
-                future.cancel()
-                self._submit(shard)
+                if pending.future:
+                    pending.future.cancel()
+                self._submit(pending.shard)
 
     def _end(self) -> None:
         """Take back what has not begun, end what has; a machine that hangs is not waited for."""
         with suppress(Exception):  # the scheduler may be gone
-            self._client.cancel([future for _, _, future in self._pending.values()])
+            self._client.cancel([p.future for p in self._pending.values() if p.future])
         within(PATIENCE, lambda: self._client.run(member.end, self._assignment.run))
 
 

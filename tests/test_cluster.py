@@ -54,7 +54,8 @@ def test_workers_of_this_machine_do_the_work_and_are_gone_at_the_end(
     site = site_of(server, bucket, tmp_path / "site")
     done = site.migrate("--cluster", "local:2")
     assert (done.code, done.states(), done.err) == (0, {"verified": MANY}, "")
-    assert "2 workers of a cluster" in notes(done.report)
+    assert "worker 0 did " in notes(done.report)
+    assert "worker 1 did " in notes(done.report)
     assert any("rclone copy" in line for line in done.report["commands"])
     assert len(server.keys(bucket)) == MANY
     assert not rclones(site)
@@ -98,13 +99,34 @@ def test_only_machines_that_see_the_same_source_by_the_same_versions_work(
     done = site.migrate("--cluster", dask.address)
     assert (done.code, done.states()) == (0, {"verified": MANY})
     said = notes(done.report)
-    assert "1 workers of a cluster" in said
+    assert f"worker good did {MANY} files" in said
     assert "worker empty is left out: " in said
     assert "nowhere is not there" in said
     assert "worker edited is left out: " in said
     assert "is not the same folder" in said
     assert "worker newer is left out: it has media-orchestrator 9.9, not " in said
     assert wait_for(lambda: not rclones(dask.site))
+
+
+def test_a_machine_that_has_not_the_storage_class_is_left_out(
+    server: Server, bucket: Options, tmp_path: Path, dask: Cluster
+) -> None:
+    site = site_of(server, bucket, tmp_path / "site", dask)
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / "photos.py").write_text("from storages.backends.s3 import S3Storage as Photos\n")
+    both = os.pathsep.join((str(own), str(Path(__file__).parent.parent)))
+    environ = {"PYTHONPATH": both, "MEDIA_STORAGE": "photos.Photos"}
+
+    dask.start("bare")
+    refused = site.migrate("--cluster", dask.address, **environ)
+    assert refused.code == 2
+    assert "worker bare cannot take part: " in refused.out
+    dask.start("whole", PYTHONPATH=both)
+    done = site.migrate("--cluster", dask.address, **environ)
+    assert (done.code, done.states()) == (0, {"verified": MANY})
+    assert "worker bare is left out" in notes(done.report)
+    assert f"worker whole did {MANY} files" in notes(done.report)
 
 
 def test_what_a_worker_had_is_done_by_others_when_it_dies(
