@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
+from tests.proof.trial import Trial
+
 FUTURE = 4_000_000_000  # s: in the year 2096
 
 Version = tuple[int, int, int]  # size, mtime and ctime in ns, as the ledger has them
@@ -32,7 +34,7 @@ class Source:
         with suppress(OSError):
             if path.is_file():
                 s = path.stat()
-                data = _read(path)
+                data = path.read_bytes()
                 version = (s.st_size, s.st_mtime_ns, s.st_ctime_ns)
                 self.versions.setdefault(name, {})[version] = digest(data)
 
@@ -46,24 +48,19 @@ class Source:
         return found
 
 
-def _read(path: Path) -> bytes:
-    """Read a file that may be closed to everybody; the tests run as root."""
-    return path.read_bytes()
-
-
 def added(draw: Random, path: Path) -> None:
     path.with_name(f"added-{path.name}").write_bytes(draw.randbytes(500))
 
 
 def changed(draw: Random, path: Path) -> None:
     """Same size, other bytes."""
-    path.write_bytes(_other(path.read_bytes()))
+    path.write_bytes(other(path.read_bytes()))
 
 
 def changed_in_secret(draw: Random, path: Path) -> None:
     """Same size and same time, other bytes: only ctime, which nobody can set, tells it."""
     before = path.stat()
-    path.write_bytes(_other(path.read_bytes()))
+    path.write_bytes(other(path.read_bytes()))
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
@@ -73,7 +70,7 @@ def changed_in_future(draw: Random, path: Path) -> None:
 
 
 def changed_and_older(draw: Random, path: Path) -> None:
-    path.write_bytes(_other(path.read_bytes()))
+    path.write_bytes(other(path.read_bytes()))
     os.utime(path, (1, 1))
 
 
@@ -127,32 +124,34 @@ IN_SOURCE: tuple[Callable[[Random, Path], None], ...] = (
 )
 
 
-def overwritten(draw: Random, path: Path) -> None:
+def overwritten(draw: Random, trial: Trial, key: str) -> None:
     """Another writer stores something else under this key, whether it is there or not."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(draw.randbytes(350))
+    trial.put(key, draw.randbytes(350))
 
 
-def flipped(draw: Random, path: Path) -> None:
+def flipped(draw: Random, trial: Trial, key: str) -> None:
     """Same size, other bytes."""
-    if path.exists():
-        path.write_bytes(_other(path.read_bytes()))
+    data = (trial.store.folder / key).read_bytes()
+    trial.put(key, other(data) if data else b"other")
 
 
-def removed(draw: Random, path: Path) -> None:
-    path.unlink(missing_ok=True)
+def removed(draw: Random, trial: Trial, key: str) -> None:
+    if (trial.store.folder / key).exists():
+        trial.delete(key)
 
 
-def joined(draw: Random, path: Path) -> None:
+def joined(draw: Random, trial: Trial, key: str) -> None:
     """Another writer stores an object of its own."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.with_name(f"foreign-{path.name}").write_bytes(b"foreign")
+    folder, _, name = key.rpartition("/")
+    trial.put(f"{folder}/foreign-{name}", b"foreign")
 
 
-IN_STORE: tuple[Callable[[Random, Path], None], ...] = (overwritten, flipped, removed, joined)
+IN_STORE: tuple[Callable[[Random, Trial, str], None], ...] = (
+    *(overwritten, flipped, removed, joined),
+)
 
 
-def _other(data: bytes) -> bytes:
+def other(data: bytes) -> bytes:
     return bytes([data[0] ^ 1]) + data[1:]
 
 
@@ -160,28 +159,29 @@ def _other(data: bytes) -> bytes:
 class Move:
     """Something done to one file or object, when a stage is this far, maybe while all stand."""
 
-    what: Callable[[Random, Path], None]
+    in_source: Callable[[Random, Path], None] | None = None
+    in_store: Callable[[Random, Trial, str], None] | None = None
     name: str
     stage: str
     share: float  # of the time that the stage takes
     standing: bool
     seed: int
 
-    @property
-    def in_store(self) -> bool:
-        return self.what in IN_STORE
-
     def told(self) -> str:
+        done = self.in_store or self.in_source
+        kind = done.__name__ if done else "left alone"
         where = "in the store" if self.in_store else "in the source"
-        return f"{self.name} {self.what.__name__} {where} {self.share:.0%} into {self.stage}"
+        return f"{self.name} {kind} {where} {self.share:.0%} into {self.stage}"
 
 
 def moves(draw: Random, names: list[str], stages: list[str]) -> Iterator[Move]:
     """Draw for each name one move: every kind in about every stage."""
-    kinds = [*IN_SOURCE, *IN_STORE]
+    kinds = len(IN_SOURCE) + len(IN_STORE)
     for number, name in enumerate(draw.sample(names, len(names))):
+        kind = number % kinds
         yield Move(
-            what=kinds[number % len(kinds)],
+            in_source=IN_SOURCE[kind] if kind < len(IN_SOURCE) else None,
+            in_store=IN_STORE[kind - len(IN_SOURCE)] if kind >= len(IN_SOURCE) else None,
             name=name,
             stage=draw.choice(stages),
             share=draw.random(),

@@ -15,7 +15,7 @@ from typing import Any
 
 from tests.conformance.test_no_secret_leaves import Secretive
 from tests.proof.figures import Tally
-from tests.proof.moves import Move, Source, moves
+from tests.proof.moves import Move, Source, flipped, moves, overwritten
 from tests.proof.trial import SECONDS, Going, Held, Trial
 from tests.servers.base import Server
 
@@ -103,10 +103,11 @@ def _make(case: Case, going: Going, due: list[Move]) -> None:
     for move in due:
         if move.standing:
             going.send(signal.SIGSTOP)
-        place = case.trial.store.folder if move.in_store else case.source.folder
-        with suppress(FileNotFoundError):  # the object is not there yet
-            move.what(Random(move.seed), place / move.name)
-        if not move.in_store:
+        if move.in_store:
+            with suppress(FileNotFoundError):  # the object is not there yet
+                move.in_store(Random(move.seed), case.trial, move.name)
+        if move.in_source:
+            move.in_source(Random(move.seed), case.source.folder / move.name)
             case.source.note(move.name)
             case.source.note(f"{Path(move.name).parent}/added-{Path(move.name).name}")
             case.source.note(f"{move.name}/inner.jpg")
@@ -163,7 +164,7 @@ def _second(case: Case, going: Going) -> Iterator[str]:
     holds, rows, current = case.trial.holds(), _rows(case), case.source.current()
     for name in sorted({*rows, *current}):
         row, moved = rows.get(name), case.of(name)
-        foreign = any(move.what.__name__ in ("overwritten", "flipped") for move in moved)
+        foreign = any(move.in_store in (overwritten, flipped) for move in moved)
         if row is None:
             yield f"not in the ledger: {_told(name, moved)}"
         elif name not in current and row["state"] not in ("excluded", "refused"):

@@ -15,6 +15,7 @@ from typing import Any
 
 from tests.proof.figures import Tally
 from tests.proof.kills import COMMAND, Case, Ground, Undisturbed
+from tests.proof.moves import other
 from tests.proof.trial import Going, Held
 
 PAGE = 4096
@@ -142,12 +143,11 @@ def _tamper(draw: Random, case: Case, what: str) -> str:
     if not keys or not what:
         return ""
     key = draw.choice(keys)
-    path = case.trial.store.folder / key
     if what == "deleted":
-        path.unlink()
+        case.trial.delete(key)
         return ""
-    data = path.read_bytes()
-    path.write_bytes(bytes([data[0] ^ 1]) + data[1:] if data else b"other")
+    data = (case.trial.store.folder / key).read_bytes()
+    case.trial.put(key, other(data) if data else b"other")
     return key
 
 
