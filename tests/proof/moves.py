@@ -174,14 +174,15 @@ class Move:
         return f"{self.name} {kind} {where} {self.share:.0%} into {self.stage}"
 
 
-def moves(draw: Random, names: list[str], stages: list[str]) -> Iterator[Move]:
-    """Draw for each name one move: every kind in about every stage."""
-    kinds = len(IN_SOURCE) + len(IN_STORE)
+def moves(draw: Random, names: list[str], stages: list[str], *, folders: bool) -> Iterator[Move]:
+    """Draw for each name one move; `folders` says whether the store takes x/y beside x."""
+    in_source = [kind for kind in IN_SOURCE if folders or kind is not foldered]
+    kinds = [*((kind, None) for kind in in_source), *((None, kind) for kind in IN_STORE)]
     for number, name in enumerate(draw.sample(names, len(names))):
-        kind = number % kinds
+        source, store = kinds[number % len(kinds)]
         yield Move(
-            in_source=IN_SOURCE[kind] if kind < len(IN_SOURCE) else None,
-            in_store=IN_STORE[kind - len(IN_SOURCE)] if kind >= len(IN_SOURCE) else None,
+            in_source=source,
+            in_store=store,
             name=name,
             stage=draw.choice(stages),
             share=draw.random(),
