@@ -102,9 +102,9 @@ def _raise(error: OSError) -> None:
 
 
 def _stored(key: str, status: os.stat_result) -> Stored:
-    """A folder has no hash at hand; inode, size and time tell whether a file is the same."""
+    """A folder has no hash at hand; ctime, which nobody can set, tells if a file is the same."""
     regular = stat.S_ISREG(status.st_mode)
-    tag = f"{status.st_ino}-{status.st_size}-{status.st_mtime_ns}"
+    tag = f"{status.st_ino}-{status.st_size}-{status.st_ctime_ns}"
     return Stored(key=key, size=status.st_size if regular else -1, hash=None, tag=tag)
 
 
