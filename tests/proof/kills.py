@@ -14,7 +14,7 @@ from typing import Any
 
 from tests.conformance.observe import wait_for
 from tests.proof.figures import Tally
-from tests.proof.trial import SECONDS, Going, Held, Trial
+from tests.proof.trial import ESCAPED, SECONDS, Going, Held, Trial
 from tests.servers.base import Server
 
 AT_ONCE = 2  # cases
@@ -32,7 +32,7 @@ def draw_media(media: Path, files: int, seed: int) -> None:
     """Write small files with several types, some for the class to save, and a link to nothing."""
     draw = Random(seed)
     for number in range(files):
-        mark = "\u2401" if not number % 50 else ""  # rclone takes it for a control character
+        mark = ESCAPED if not number % 50 else ""
         name = f"{number % 40}/{number}{mark}.{draw.choice(EXTENSIONS)}"
         path = media / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -162,6 +162,7 @@ def _strike(case: Case, blow: Blow, name: str) -> Going:
     elif not going.ended_within(TO_END):
         case.wrong.append(f"it goes on {TO_END:.0f} s after {blow.signals[-1].name}")
         going.send(signal.SIGKILL)
+        going.ended_within(TO_END)
     else:
         case.wrong += _last_words(going, blow)
     return going

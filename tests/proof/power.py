@@ -16,7 +16,7 @@ from typing import Any
 from tests.proof.figures import Tally
 from tests.proof.kills import COMMAND, Case, Ground, Undisturbed
 from tests.proof.moves import other
-from tests.proof.trial import Going, Held
+from tests.proof.trial import SECONDS, Going, Held
 
 PAGE = 4096
 EVERY = 0.05  # seconds between two looks at the ledger
@@ -127,6 +127,7 @@ def _killed(case: Case, moment: float) -> Seen:
             break
         seen += _look(case)
     going.send(signal.SIGKILL)
+    going.ended_within(SECONDS)
     while case.trial.at_work():
         going.ended_within(EVERY)
     return [*seen, *_look(case)]
@@ -163,7 +164,7 @@ def _judge(case: Case, again: Going, undisturbed: Undisturbed, tampered: str) ->
     same = {key for key, digest in undisturbed.digests.items() if _digest(holds, key) == digest}
     for name in sorted({*ledger, *undisturbed.ledger}):
         found, expected = (_lasting(rows.get(name, {})) for rows in (ledger, undisturbed.ledger))
-        if found.get("state") == "verified" and found["key"] not in same:
+        if found.get("state") == "verified" and case.trial.store.name(found["key"]) not in same:
             yield f"{name} is verified and is not what the store holds"
         elif found != expected and (not tampered or found.get("key") != tampered):
             yield f"the ledger says of {name} {found}, not {expected}"

@@ -22,6 +22,7 @@ from tests.servers.folder import FolderServer
 from tests.servers.rclone_s3 import RcloneServer
 
 SECONDS = 120
+ESCAPED = "\u2401"  # `rclone serve` takes it for the control character
 FACTS = (
     "name kind size mtime_ns key slot type direct packed hashes state evidence written".split()  # noqa: SIM905  # a row
 )
@@ -41,17 +42,22 @@ class Disk:
 
     folder: Path
     same_inode: bool
+    unescapes: bool = False
 
     @classmethod
     def of(cls, server: Server, options: Options) -> Disk:
         match server:
             case RcloneServer():
-                return cls(folder=server.folder(options), same_inode=True)
+                return cls(folder=server.folder(options), same_inode=True, unescapes=True)
             case DiskServer():
                 return cls(folder=server.folder(options), same_inode=True)
             case FolderServer():  # where the mode of a file is set after it was sent
                 return cls(folder=Path(options["location"]), same_inode=False)
         raise AssertionError(f"{server.name} keeps no files where we could look at them")
+
+    def name(self, key: str) -> str:
+        """Return where an object lies in the folder."""
+        return key.replace(ESCAPED, "\x01") if self.unescapes else key
 
     def held(self) -> Iterator[tuple[str, Held]]:
         for top, _, names in os.walk(self.folder):
