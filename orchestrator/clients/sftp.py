@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import posixpath
 import stat
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,6 +17,9 @@ import paramiko
 from orchestrator import clients
 from orchestrator.clients import Stored
 from orchestrator.digest import Hash
+
+# It would print a traceback where nobody has configured logging; it raises the error too.
+logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
 FOUND_AT_HOME = ("id_rsa", "id_ecdsa", "id_ed25519")  # by paramiko, in this order
 
