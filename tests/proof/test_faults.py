@@ -96,7 +96,7 @@ def test_the_read_back_and_the_check_name_each_object_that_was_tampered_with(
 
 
 @pytest.mark.full
-@pytest.mark.on(*SERVERS)
+@pytest.mark.on(*(name for name in SERVERS if name != "moto"))  # it is slow with many objects
 def test_check_names_each_of_very_many_objects_that_were_tampered_with(
     proof: Proof, server: Server, tmp_path: Path
 ) -> None:

@@ -168,7 +168,7 @@ def parameter(title: str) -> Any:
 
 
 @pytest.mark.on("rclone_s3")
-@pytest.mark.parametrize("title", map(parameter, CASES))
+@pytest.mark.parametrize("title", [parameter(title) for title in CASES])
 def test_trouble_between_us_and_the_store(
     title: str, proof: Proof, server: Server, bucket: Options, tmp_path: Path
 ) -> None:

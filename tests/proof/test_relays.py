@@ -29,7 +29,7 @@ from tests.servers.trouble import Through, flipping, resetting, slowed, unchange
 from tests.site import Result
 
 BOUND = 120
-FAILED = "connection|listens|reset|EOF|time"
+FAILED = "connection|listens|reset|EOF|time|broken pipe"
 Begin = Callable[[Relay, random.Random], None]
 
 
@@ -67,7 +67,7 @@ def corrupt_downloads(relay: Relay, chance: random.Random) -> None:
 
 
 CASES: dict[str, tuple[Begin, set[int], str]] = {
-    "refused": (refuse, {5}, FAILED),
+    "refused": (refuse, {5, 6}, FAILED),
     "some are reset": (reset_some, {0, 5, 6}, FAILED),
     "100 KiB a second": (slow, {0}, ""),
     "1 KiB a second for a while": (slow_for_a_while, {0}, ""),
