@@ -41,6 +41,8 @@ class Site:
     options: Mapping[str, Any]
     storage_class: str = S3
     variables: Mapping[str, str] = field(default_factory=dict)
+    patience: float = 300
+    """Seconds after which a run that has not ended fails its test."""
 
     @classmethod
     def on(cls, server: Server, options: Mapping[str, Any], folder: Path) -> Site:
@@ -88,7 +90,7 @@ class Site:
             env=self.environ(**environ),
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=self.patience,
             check=False,
         )
         return Result(
