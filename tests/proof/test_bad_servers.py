@@ -15,6 +15,7 @@ from tests.conformance.observe import running, wait_for
 from tests.proof.figures import Proof
 from tests.proof.test_networks import (
     KIB,
+    UNBOUNDED,
     ended_clearly,
     migrated,
     proven,
@@ -98,6 +99,7 @@ def test_a_server_whose_disk_is_full(
 
 
 @pytest.mark.full
+@pytest.mark.xfail(reason=UNBOUNDED["500 for all uploads"], run=False)
 def test_an_s3_server_whose_disk_is_full(proof: Proof, tmp_path: Path) -> None:
     files = some_files(random.Random(proof.seed))
     address, keys = process.free_address(), rclone_s3.new_keys()

@@ -129,7 +129,7 @@ CASES = {
         answers(507, "InsufficientStorage", PUT), 6, says="full|space|room|Insufficient"
     ),
     "a login page in the place of each answer": case(
-        says_all_is_well("", b"<html>Please log in to this network</html>"), 5, 6, says="."
+        says_all_is_well("", b"<html>Please log in to this network</html>"), 5, 6, 7, says="."
     ),
     "a login page in the place of downloads": case(
         says_all_is_well(READ, b"<html>Please log in</html>"), 7, says="differs"
