@@ -94,7 +94,7 @@ class Site:
             check=False,
         )
         return Result(
-            code=done.returncode, out=done.stdout, err=done.stderr, report=_report(done.stdout)
+            code=done.returncode, out=done.stdout, err=done.stderr, report=report_in(done.stdout)
         )
 
     def migrate(self, *args: str, **environ: str) -> Result:
@@ -104,6 +104,7 @@ class Site:
         return self.run("plan", *args, **environ)
 
 
-def _report(out: str) -> Mapping[str, Any]:
+def report_in(out: str) -> Mapping[str, Any]:
+    """Return the report among the events that a run has printed; empty if there is none."""
     events = (json.loads(line) for line in out.splitlines() if line.startswith("{"))
     return next((event for event in events if event.get("event") == "report"), {})

@@ -28,7 +28,7 @@ from tests.servers import process, rclone_s3
 from tests.servers.base import Options, Server
 from tests.servers.disk import DiskServer
 from tests.servers.trouble import Trouble
-from tests.site import Result
+from tests.site import Result, report_in
 
 SLOWLY = ("migrate", "--no-thumbnails", "--bwlimit", "100K", "--transfers", "2")
 
@@ -53,7 +53,7 @@ def test_a_server_that_is_killed(back: str, proof: Proof, tmp_path: Path) -> Non
             serving.enter_context(rclone_s3.serving(tmp_path, address, keys))
         lies = told_wrongly(server, server.options, site, files)
         proven(proof, lies, well(server, server.options, files, site.migrate("--no-thumbnails")))
-    done = Result(code=code, out=said, err="", report={})
+    done = Result(code=code, out=said, err="", report=report_in(said))
     ended_clearly(done, frozenset({0, 6} if back == "at once" else {6}), "listens|connection")
 
 
@@ -119,6 +119,7 @@ def test_an_s3_server_whose_disk_is_full(proof: Proof, tmp_path: Path) -> None:
     ended_clearly(done, frozenset({6}), "full|space|room")
 
 
+@pytest.mark.full
 @pytest.mark.on("rclone_s3")
 def test_a_bucket_that_goes_away(
     proof: Proof, server: Server, bucket: Options, tmp_path: Path

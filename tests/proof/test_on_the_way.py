@@ -87,6 +87,7 @@ def test_an_object_that_changes_as_soon_as_it_is_stored_is_named(
     told(proof, done, files, wrong)
 
 
+@pytest.mark.full
 @pytest.mark.on(*HTTP)
 def test_a_body_that_is_corrupted_on_its_way_is_sent_again_or_named(
     proof: Proof, server: Server, bucket: Options, tmp_path: Path

@@ -26,7 +26,7 @@ from tests.servers.ftp import FtpServer
 from tests.servers.openssh import SshServer
 from tests.servers.relay import Maker, Relay
 from tests.servers.trouble import Through, flipping, resetting, slowed, unchanged
-from tests.site import Result
+from tests.site import Result, report_in
 
 BOUND = 120
 FAILED = "connection|listens|reset|EOF|time|broken pipe"
@@ -101,6 +101,7 @@ def test_trouble_between_us_and_a_server_without_http(
     ended_clearly(done, frozenset(codes), says)
 
 
+@pytest.mark.full
 @pytest.mark.on("pyftpdlib", "sshd_chroot")
 def test_connections_that_are_all_cut_once(
     proof: Proof, server: Server, bucket: Options, tmp_path: Path
@@ -116,5 +117,5 @@ def test_connections_that_are_all_cut_once(
         lies = told_wrongly(server, bucket, site, files)
         again = site.migrate("--no-thumbnails")
     proven(proof, lies, well(server, bucket, files, again))
-    done = Result(code=code, out=said, err="", report={})
+    done = Result(code=code, out=said, err="", report=report_in(said))
     ended_clearly(done, frozenset({0, 5, 6}), FAILED)
