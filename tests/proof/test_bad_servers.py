@@ -36,7 +36,9 @@ SLOWLY = ("migrate", "--no-thumbnails", "--bwlimit", "100K", "--transfers", "2")
 @pytest.mark.full
 @pytest.mark.parametrize("back", ["at once", "later"])
 def test_a_server_that_is_killed(back: str, proof: Proof, tmp_path: Path) -> None:
-    files = some_files(random.Random(proof.seed))
+    """The server forgets content types when it ends, and guesses another one for text."""
+    made = some_files(random.Random(proof.seed))
+    files = {name: data for name, data in made.items() if not name.endswith(".txt")}
     address, keys = process.free_address(), rclone_s3.new_keys()
     with ExitStack() as stack:
         serving = stack.enter_context(ExitStack())
