@@ -137,7 +137,8 @@ def _migrated(net: Star, source: Corpus, reached: Store, folder: Path) -> Measur
     )
     wall = time.monotonic() - begin
     if done.returncode:
-        raise RuntimeError(done.stdout + done.stderr)
+        logs = [path.read_text()[-2000:] for path in folder.glob("*.log")]
+        raise RuntimeError("\n".join((done.stdout, done.stderr, *logs)))
     found: dict[str, Any] = report(runs)
     return Measured(wall=wall, copy=found["timings"]["copy"])
 
