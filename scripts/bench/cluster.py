@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -144,6 +145,7 @@ def _migrated(net: Star, source: Corpus, reached: Store, folder: Path) -> Measur
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that servers and links are ended
     wanted = _arguments(arguments)
     if not namespaces():
         print("network namespaces need root, /dev/net/tun, ip and cc", file=sys.stderr)
