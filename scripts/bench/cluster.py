@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -44,7 +45,7 @@ class Star:
 
 @contextmanager
 def star(size: int, scenario: Scenario, work: Path) -> Iterator[Star]:
-    router, mark = compiled(work), f"{id(work) & 0xFFFF:x}"
+    router, mark = compiled(work), f"{os.getpid():x}"
     hub = f"mohub{mark}"
     with ExitStack() as stack:
         _namespace(stack, hub)
