@@ -19,12 +19,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from orchestrator.errors import OrchestratorError, RcloneUnusableError
+from orchestrator.errors import OrchestratorError, RcloneUnusableError, TransferError
 from orchestrator.event import Event
 
 PATIENCE: Final = 20.0  # seconds that rclone gets to open its socket
 LAST_WORDS: Final = 1.0  # seconds that its log may be behind its answer
 STALL: Final = 5.0  # seconds without a byte sent, after which we look whether the store is there
+STUCK: Final = (
+    180.0  # and after which rclone is ended all the same: some stores take, and never answer
+)
 TICK: Final = 0.5  # seconds between two looks at what was sent
 OURS: Final = ("NoCheckDest", "Retries", "Transfers", "UploadHeaders")
 USER: Final = "media-orchestrator"
@@ -66,6 +69,7 @@ class Gate:
         self._calls: list[Call] = []
         self._turn = threading.Condition()
         self._share = 1.0
+        self.ended = 0  # files, sent or not
         self.closed = False
 
     @contextmanager
@@ -92,6 +96,7 @@ class Gate:
     def landed(self, call: Call, name: str, error: str = "") -> None:
         with self._turn:
             call.waiting.discard(name)
+            self.ended += 1
             if error:
                 call.errors[name] = error
             self._turn.notify_all()
@@ -155,6 +160,8 @@ class Daemon:
     files: int = 0
     cause: OrchestratorError | None = None
     _moved: float = field(default_factory=time.monotonic)
+    _looked: float = field(default_factory=time.monotonic)
+    _seen: tuple[int, int] = (0, 0)  # files that came to an end, and bytes
 
     def open(self) -> None:
         """Wait for the socket; raise RcloneUnusableError where this rclone is not as we know it."""
@@ -189,6 +196,8 @@ class Daemon:
                 raise EndedError(self.cause) from error
             call.last = call.last or str(answer.get("error", ""))
             self.gate.settle(call)
+        if self.cause:
+            raise EndedError(self.cause)
         if not call.errors:
             self.gate.recover()
 
@@ -219,13 +228,13 @@ class Daemon:
     def _failed(self, event: Event) -> None:
         if self.ears.throttled(event.message):
             self.gate.throttle()
+        if fatal := self.ears.fatal(event.message):
+            self.end(fatal)
         if event.name and (call := self.gate.find(event.name)):
             call.last = event.message
             self.gate.landed(call, event.name, event.message)
         else:
             self.gate.tell_all(event.message)
-        if fatal := self.ears.fatal(event.message):
-            self.end(fatal)
 
     def _watch(self) -> None:
         """Count what was sent; where nothing moves, see whether the store is still there."""
@@ -233,16 +242,19 @@ class Daemon:
             time.sleep(TICK)
             with suppress(OSError, http.client.HTTPException, ValueError):
                 sent = int(self.ask("core/stats", {}).get("bytes", 0))
-                self._advance(sent)
+                self._advance((self.gate.ended, sent))
 
-    def _advance(self, sent: int) -> None:
-        now = time.monotonic()
-        if sent != self.sent or not self.gate.busy:
-            self.sent, self._moved = sent, now
-        elif now - self._moved > STALL:
+    def _advance(self, now: tuple[int, int]) -> None:
+        if now != self._seen or not self.gate.busy:
+            self._seen, self.sent = now, now[1]
+            self._moved = self._looked = time.monotonic()
+        elif time.monotonic() - self._moved > STUCK:
+            what = f"the store has answered nothing for {STUCK:.0f} s"
+            self.end(TransferError(what, tip="see whether it is overloaded, then run it again"))
+        elif time.monotonic() - self._looked > STALL:
             if gone := self.ears.stalled():
                 self.end(gone)
-            self._moved = time.monotonic()
+            self._looked = time.monotonic()
 
     def end(self, cause: OrchestratorError | None = None) -> None:
         """End rclone; all calls raise EndedError with the first cause."""

@@ -41,6 +41,7 @@ INHERITED: Final = (
 )
 # Names are compared byte by byte, and links are the files that they lead to, as Django sees them.
 FAITHFUL: Final = ("--no-unicode-normalization", "--copy-links")
+PATIENCE: Final = ("--low-level-retries=4",)  # of rclone's 10: we try again ourselves
 LOGGING: Final = (
     *("--use-json-log", "--log-level=INFO", "--stats=1s", "--stats-log-level=NOTICE"),
 )
@@ -95,7 +96,7 @@ class Rclone(RClone):
             }
             self.daemon().copy(request, call, limit)
         headers = [f"--header-upload={header}" for header in upload.headers]
-        flags = ["--no-check-dest", "--retries=1", f"--transfers={limit}", *self.extra]
+        flags = ["--no-check-dest", "--retries=1", f"--transfers={limit}", *PATIENCE, *self.extra]
         self._note("copy", headers, [*flags, *headers])
         self._note("check", [], ["--one-way", *self.extra])
         return call
@@ -111,7 +112,7 @@ class Rclone(RClone):
         with self._starting:
             if self._daemon is None or not self._daemon.alive:
                 self._retire()
-                words = ["--rc", f"--rc-addr=unix://{self._address}", *self.extra]
+                words = ["--rc", f"--rc-addr=unix://{self._address}", *PATIENCE, *self.extra]
                 self._daemon = self.run_cmd(ATTENDANT[0], [*ATTENDANT[1:], *words, *_COMMON])[
                     "outcome"
                 ]

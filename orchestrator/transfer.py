@@ -12,7 +12,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Final, Protocol, Self
 
+from orchestrator.clients import Client
 from orchestrator.job import Job, Route
+from orchestrator.ledger import Row, State
 from orchestrator.readback import Sample
 from orchestrator.shard import PARTS, Result, Shard, divide
 from orchestrator.storage import Upload
@@ -87,8 +89,13 @@ def transfer(
     """
     files, size = job.ledger.count(PLANNED)
     job.observer.stage("copying", files, size)
-    if not files:
-        return
+    if files:
+        yield from _send(job, uploads, sample, crew)
+        job.observer.advance(files, size)
+    _settle(job)
+
+
+def _send(job: Job, uploads: Mapping[int, Upload], sample: Sample, crew: Crew) -> Iterator[Picture]:
     _prepare(job)
     # Whose objects these will be is noted before they are sent: a kill may leave no time after.
     job.ledger.execute(f"UPDATE entry SET written = 1 WHERE {PLANNED}")  # noqa: S608  # ours
@@ -101,7 +108,6 @@ def transfer(
                     "state reason hashes evidence tags readback", _values(done.results)
                 )
                 yield from done.pictures
-    job.observer.advance(files, size)
 
 
 def _prepare(job: Job) -> None:
@@ -118,3 +124,25 @@ def _advance(job: Job, crew: Crew) -> None:
 def _values(results: Iterable[Result]) -> Iterator[tuple[object, ...]]:
     for r in results:
         yield r.state, r.reason, r.hashes, r.evidence, r.tags, r.readback, r.name
+
+
+def _settle(job: Job) -> None:
+    """Let the class's client finish what rclone cannot do to an object; most have nothing to do.
+
+    An earlier run may have been killed before it came to that.
+    """
+    if type(job.target.client).settle is Client.settle:
+        return
+    rows = job.ledger.rows("state = 'present' AND direct IS NULL AND written")
+    for name, wrong in job.map(lambda row: (row.name, _settled(job, row)), rows):
+        if wrong:
+            job.ledger.update("state reason", [(State.FAILED, wrong, name)])
+
+
+def _settled(job: Job, row: Row) -> str:
+    try:
+        job.own_target().client.settle(row.name)
+    except Exception as error:  # noqa: BLE001  # any error of any SDK
+        job.forget_target()
+        return job.target.redact(f"not settled: {type(error).__name__}: {error}")
+    return ""

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from orchestrator.clients import Client, Stored
+from orchestrator.clients import Stored
 from orchestrator.compare import MOVED, proven
 from orchestrator.daemon import EndedError
 from orchestrator.errors import OrchestratorError, TransferError
@@ -40,7 +40,6 @@ def work(route: Route, shard: Shard) -> Done:
     """
     hashes = {row.name: route.hashes(row) for row in shard.rows}
     wrong = _send(route, shard)
-    wrong |= _settle(route, [row for row in shard.rows if row.name not in wrong])
     listed = _listed(route, shard)
     found = [
         _result(route, row, hashes[row.name], wrong.get(row.name), listed) for row in shard.rows
@@ -174,8 +173,8 @@ def _final(route: Route, ended: EndedError) -> OrchestratorError:
 
 def _save(route: Route, row: Row) -> str:
     """Save one file through the class; return '' or why it could not be."""
-    wrong = ""
-    for attempt in range(route.wishes.attempts):
+    wrong = _unreadable(route, row)
+    for attempt in range(0 if wrong else route.wishes.attempts):
         try:
             route.own_target().save(row.name, route.path(row))
         except Exception as error:  # any error of any SDK
@@ -190,19 +189,10 @@ def _save(route: Route, row: Row) -> str:
     return wrong
 
 
-def _settle(route: Route, rows: Sequence[Row]) -> dict[str, str]:
-    """Let the class's client finish what rclone cannot do to an object; most have nothing to do."""
-    if type(route.target.client).settle is Client.settle:
-        return {}
-    bulk = (row for row in rows if not row.direct)
-    settled = route.map(lambda row: (row.name, _settled(route, row)), bulk)
-    return {name: why for name, why in settled if why}
-
-
-def _settled(route: Route, row: Row) -> str:
+def _unreadable(route: Route, row: Row) -> str:
+    """Say why a file cannot be read, which no store is to blame for."""
     try:
-        route.own_target().client.settle(row.name)
-    except Exception as error:  # noqa: BLE001  # any error of any SDK
-        route.forget_target()
-        return route.target.redact(f"not settled: {type(error).__name__}: {error}")
+        route.path(row).open("rb").close()
+    except OSError as error:
+        return f"not sent: it cannot be read: {error.strerror}"
     return ""
