@@ -32,7 +32,7 @@ from orchestrator.errors import (
     TransferError,
 )
 from orchestrator.inventory import Rules, walk
-from orchestrator.job import Route, Wishes, rclone
+from orchestrator.job import Route, Wishes, route
 from orchestrator.known import explain
 from orchestrator.ledger import Ledger
 from orchestrator.pipeline import resolve
@@ -76,7 +76,7 @@ def examine(env_file: Path | None, source: Path, runs: Path, *, write: bool) -> 
     if found.target and found.remote:
         store = list(_store(found.target, found.remote, source))
         yield from store
-        yield from _objects(found.target, found.remote, store, write=write)
+        yield from _objects(found.target, store, write=write)
     else:
         yield Check(title="the store", status=Status.SKIPPED, detail="its options come first")
     yield from _source(found.target, source, runs)
@@ -199,26 +199,26 @@ def _probe(target: Target, remote: Remote, source: Path) -> str:
     return f"{remote.vendor}: {remote.path} can be listed"
 
 
-def _objects(target: Target, remote: Remote, store: list[Check], *, write: bool) -> Iterator[Check]:
+def _objects(target: Target, store: list[Check], *, write: bool) -> Iterator[Check]:
     title = "a probe object"
     if not write:
         yield Check(title=title, status=Status.SKIPPED, detail="left out by --no-write")
     elif any(check.status is Status.FAIL for check in store):
         yield Check(title=title, status=Status.SKIPPED, detail="the store must answer first")
     else:
-        yield from _attempt(title, lambda: _twins(target, remote))
+        yield from _attempt(title, lambda: _twins(target))
 
 
-def _twins(target: Target, remote: Remote) -> str:
+def _twins(target: Target) -> str:
     """Write one object by rclone and one by Django, compare them, and delete both."""
     mark = secrets.token_hex(4)
     names = [f"media-orchestrator-probe-{mark}-{who}.txt" for who in ("rclone", "django")]
-    with _route(target, remote) as route:
+    with _route(target) as way:
         for name in names:
-            (route.source / name).write_bytes(PROBE)
+            (way.source / name).write_bytes(PROBE)
         try:
-            _by_rclone(route, names[0])
-            target.save(names[1], route.source / names[1])
+            _by_rclone(way, names[0])
+            target.save(names[1], way.source / names[1])
             return _compared(target, names)
         except OrchestratorError:
             raise
@@ -230,35 +230,27 @@ def _twins(target: Target, remote: Remote) -> str:
 
 
 @contextmanager
-def _route(target: Target, remote: Remote) -> Iterator[Route]:
+def _route(target: Target) -> Iterator[Route]:
     with tempfile.TemporaryDirectory(prefix="media-orchestrator-") as folder:
         source, work = Path(folder, "source"), Path(folder, "run", "work")
         source.mkdir()
         work.mkdir(parents=True)
-        wishes = Wishes()
-        route = Route(
-            source=source,
-            target=target,
-            remote=remote,
-            rclone=rclone(target, remote, source, work, wishes),
-            wishes=wishes,
-            note=lambda _: None,
-        )
+        found = route(target, source, work, Wishes(), lambda _: None)
         try:
-            yield route
+            yield found
         finally:
-            route.close()
+            found.close()
 
 
-def _by_rclone(route: Route, name: str) -> None:
-    upload = route.target.upload(route.target.key(name))
+def _by_rclone(way: Route, name: str) -> None:
+    upload = way.target.upload(way.target.key(name))
     try:
-        unsent = route.rclone.copy_names([name], upload, 1).unsent()
+        unsent = way.rclone.copy_names([name], upload, 1).unsent()
     except EndedError as ended:
         raise ended.cause or TransferError("rclone ended unexpectedly") from ended
     if unsent:
-        raise explain(route.target.template, unsent[name])
-    route.target.client.settle(name)
+        raise explain(way.target.template, unsent[name])
+    way.target.client.settle(name)
 
 
 def _compared(target: Target, names: list[str]) -> str:

@@ -19,11 +19,12 @@ from orchestrator.ledger import Ledger, Row
 from orchestrator.parallel import bounded_map
 from orchestrator.progress import Observer
 from orchestrator.rclone import Rclone, find
-from orchestrator.remote import Remote
+from orchestrator.remote import Remote, translate
 from orchestrator.storage import Target, Upload
 
 T = TypeVar("T")
 R = TypeVar("R")
+Note = Callable[[str], None]
 PAUSES = (1.0, 5.0, 15.0)  # seconds before each further attempt
 
 
@@ -54,7 +55,7 @@ class Route:
     remote: Remote
     rclone: Rclone
     wishes: Wishes
-    note: Callable[[str], None]
+    note: Note
     local: threading.local = field(default_factory=threading.local)
     stopped: threading.Event = field(default_factory=threading.Event)
 
@@ -146,6 +147,19 @@ def rclone(target: Target, remote: Remote, source: Path, work: Path, wishes: Wis
         ),
         passed=target.template.pass_environment,
         extra=tuple(extra),
+    )
+
+
+def route(target: Target, source: Path, work: Path, wishes: Wishes, note: Note) -> Route:
+    """Return the way from a folder to a target; raise ConfigurationError with all that is wrong."""
+    remote = translate(target)
+    return Route(
+        source=source,
+        target=target,
+        remote=remote,
+        rclone=rclone(target, remote, source, work, wishes),
+        wishes=wishes,
+        note=note,
     )
 
 

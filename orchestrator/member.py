@@ -24,9 +24,8 @@ from typing import Any, Final
 from orchestrator import rclone as rclone_binary
 from orchestrator.envfile import Settings
 from orchestrator.errors import ConfigurationError, OrchestratorError, RcloneUnusableError
-from orchestrator.job import Job, Route, Wishes, rclone
+from orchestrator.job import Job, Route, Wishes, route
 from orchestrator.known import explain, words
-from orchestrator.remote import translate
 from orchestrator.shard import Shard
 from orchestrator.storage import load
 from orchestrator.worker import Done, work
@@ -309,17 +308,9 @@ def _route(assignment: Assignment, folder: Path, notes: deque[str]) -> Route:
         source=None,
     )
     target = load(settings)
-    remote = translate(target)
     source, private = Path(place(assignment.proof[0])), folder / "work"
     private.mkdir(mode=0o700)
-    return Route(
-        source=source,
-        target=target,
-        remote=remote,
-        rclone=rclone(target, remote, source, private, assignment.wishes),
-        wishes=assignment.wishes,
-        note=notes.append,
-    )
+    return route(target, source, private, assignment.wishes, notes.append)
 
 
 def _adopt(assignment: Assignment) -> None:

@@ -12,8 +12,8 @@ import pytest
 from orchestrator.daemon import Call, Daemon, EndedError, Gate
 from orchestrator.envfile import Settings
 from orchestrator.errors import AccessRefusedError, RcloneUnusableError
-from orchestrator.job import Route, Wishes, rclone
-from orchestrator.remote import translate
+from orchestrator.job import Route, Wishes
+from orchestrator.job import route as make_route
 from orchestrator.storage import Upload, load
 from tests.conformance.observe import wait_for
 
@@ -35,15 +35,7 @@ def route(tmp_path: Path) -> Iterator[Route]:
             source=None,
         )
     )
-    remote, wishes = translate(target), Wishes()
-    found = Route(
-        source=source,
-        target=target,
-        remote=remote,
-        rclone=rclone(target, remote, source, work, wishes),
-        wishes=wishes,
-        note=lambda _: None,
-    )
+    found = make_route(target, source, work, Wishes(), lambda _: None)
     yield found
     found.close()
 

@@ -12,10 +12,10 @@ import pytest
 from orchestrator.compare import MOVED
 from orchestrator.envfile import Settings
 from orchestrator.inventory import Rules, walk
-from orchestrator.job import Route, Wishes, rclone
+from orchestrator.job import Route, Wishes
+from orchestrator.job import route as make_route
 from orchestrator.ledger import Ledger, Row, State
 from orchestrator.plan import address
-from orchestrator.remote import translate
 from orchestrator.shard import Shard
 from orchestrator.storage import Upload, load
 from orchestrator.worker import Done, transfers, work
@@ -37,15 +37,7 @@ def shard_on(server: Server, options: Options, folder: Path) -> Iterator[tuple[R
         storage_class=server.storage_class, options=options, variables={}, disputed={}, source=None
     )
     target = load(settings)
-    remote, wishes = translate(target), Wishes(attempts=1)
-    route = Route(
-        source=source,
-        target=target,
-        remote=remote,
-        rclone=rclone(target, remote, source, work_folder, wishes),
-        wishes=wishes,
-        note=lambda _: None,
-    )
+    route = make_route(target, source, work_folder, Wishes(attempts=1), lambda _: None)
     ledger = Ledger(folder / "ledger.sqlite")
     ledger.walk(walk(source, Rules()))
     uploads = address(target, ledger)
