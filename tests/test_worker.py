@@ -11,6 +11,7 @@ import pytest
 
 from orchestrator.compare import MOVED
 from orchestrator.envfile import Settings
+from orchestrator.errors import TransferError
 from orchestrator.inventory import Rules, walk
 from orchestrator.job import Route, Wishes
 from orchestrator.job import route as make_route
@@ -19,6 +20,7 @@ from orchestrator.plan import address
 from orchestrator.shard import Shard
 from orchestrator.storage import Upload, load
 from orchestrator.worker import Done, transfers, work
+from tests.conformance.observe import Held
 from tests.servers.base import Options, Server
 
 NAMES = ("a/1.jpg", "a/2.jpg", "b.txt", "c/d/e")
@@ -134,3 +136,18 @@ def test_files_in_flight_fit_into_the_memory(
             transfers(replace(route, wishes=replace(route.wishes, transfers=3)), [row], parts=False)
             == 3
         )
+
+
+@pytest.mark.on("moto")
+def test_a_store_that_takes_and_never_answers_does_not_hold_a_run_for_ever(
+    server: Server, bucket: Options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.daemon.STUCK", 2.0)
+    with server.proxied(bucket) as (options, proxy):
+        held = Held(proxy, monkeypatch, "PUT /")
+        with (
+            shard_on(server, options, tmp_path) as (route, found),
+            pytest.raises(TransferError, match="answered nothing for 2 s"),
+        ):
+            work(route, found)
+        held.release()

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,13 +77,13 @@ class Held:
         self._released = threading.Event()
         proceed = proxy.take_fault
 
-        def wait(request: str) -> Any:
+        def wait(request: str, headers: Container[str] = ()) -> Any:
             if self._after and self._after[0] in request:
                 self._after.pop(0)
             if not self._after:
                 self.waiting += 1
                 self._released.wait(SECONDS)
-            return proceed(request)
+            return proceed(request, headers)
 
         monkeypatch.setattr(proxy, "take_fault", wait)
 
