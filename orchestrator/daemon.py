@@ -13,7 +13,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +30,7 @@ STUCK: Final = (
 )
 TICK: Final = 0.5  # seconds between two looks at what was sent
 OURS: Final = ("NoCheckDest", "Retries", "Transfers", "UploadHeaders")
+LATER: Final = "see whether the store is overloaded or full, then run the same command again"
 USER: Final = "media-orchestrator"
 
 
@@ -69,7 +70,7 @@ class Gate:
         self._calls: list[Call] = []
         self._turn = threading.Condition()
         self._share = 1.0
-        self.ended = 0  # files, sent or not
+        self.last = ""
         self.closed = False
 
     @contextmanager
@@ -96,9 +97,8 @@ class Gate:
     def landed(self, call: Call, name: str, error: str = "") -> None:
         with self._turn:
             call.waiting.discard(name)
-            self.ended += 1
             if error:
-                call.errors[name] = error
+                self.last = call.errors[name] = error
             self._turn.notify_all()
 
     def tell_all(self, said: str) -> None:
@@ -160,8 +160,9 @@ class Daemon:
     files: int = 0
     cause: OrchestratorError | None = None
     _moved: float = field(default_factory=time.monotonic)
-    _looked: float = field(default_factory=time.monotonic)
-    _seen: tuple[int, int] = (0, 0)  # files that came to an end, and bytes
+    _gained: float = field(default_factory=time.monotonic)
+    _seen: tuple[int, int] = (0, 0)
+    _furthest: dict[str, int] = field(default_factory=dict)  # bytes, of files not yet sent
 
     def open(self) -> None:
         """Wait for the socket; raise RcloneUnusableError where this rclone is not as we know it."""
@@ -222,6 +223,7 @@ class Daemon:
                 self._failed(event)
         elif event.name and "Copied (" in event.message:
             self.files += 1
+            self._furthest.pop(event.name, None)
             if call := self.gate.find(event.name):
                 self.gate.landed(call, event.name)
 
@@ -241,20 +243,26 @@ class Daemon:
         while self.child.poll() is None and not self.gate.closed:
             time.sleep(TICK)
             with suppress(OSError, http.client.HTTPException, ValueError):
-                sent = int(self.ask("core/stats", {}).get("bytes", 0))
-                self._advance((self.gate.ended, sent))
+                stats = self.ask("core/stats", {})
+                self._advance(int(stats.get("bytes", 0)), stats.get("transferring") or ())
 
-    def _advance(self, now: tuple[int, int]) -> None:
+    def _advance(self, sent: int, flying: Iterable[Mapping[str, Any]]) -> None:
+        for file in flying:
+            name, size = file.get("name", ""), file.get("bytes", 0)
+            self._furthest[name] = max(size, self._furthest.get(name, 0))
+        now = self.files, sum([*self._furthest.values()])  # a copy: the log's thread takes some out
         if now != self._seen or not self.gate.busy:
-            self._seen, self.sent = now, now[1]
-            self._moved = self._looked = time.monotonic()
-        elif time.monotonic() - self._moved > STUCK:
-            what = f"the store has answered nothing for {STUCK:.0f} s"
-            self.end(TransferError(what, tip="see whether it is overloaded, then run it again"))
-        elif time.monotonic() - self._looked > STALL:
+            self._seen, self._gained = now, time.monotonic()
+        elif time.monotonic() - self._gained > STUCK:
+            what = f"nothing more has reached the store for {STUCK:.0f} s"
+            said = self.gate.last
+            self.end(TransferError(f"{what} ({said})" if said else what, tip=LATER))
+        if sent != self.sent or not self.gate.busy:
+            self.sent, self._moved = sent, time.monotonic()
+        elif time.monotonic() - self._moved > STALL:
             if gone := self.ears.stalled():
                 self.end(gone)
-            self._looked = time.monotonic()
+            self._moved = time.monotonic()
 
     def end(self, cause: OrchestratorError | None = None) -> None:
         """End rclone; all calls raise EndedError with the first cause."""

@@ -147,7 +147,7 @@ def test_a_store_that_takes_and_never_answers_does_not_hold_a_run_for_ever(
         held = Held(proxy, monkeypatch, "PUT /")
         with (
             shard_on(server, options, tmp_path) as (route, found),
-            pytest.raises(TransferError, match="answered nothing for 2 s"),
+            pytest.raises(TransferError, match="nothing more has reached the store for 2 s"),
         ):
             work(route, found)
         held.release()
