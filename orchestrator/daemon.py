@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from orchestrator.errors import OrchestratorError, RcloneUnusableError, TransferError
+from orchestrator.errors import OrchestratorError, RcloneUnusableError, StuckError
 from orchestrator.event import Event
 
 PATIENCE: Final = 20.0  # seconds that rclone gets to open its socket
@@ -256,7 +256,7 @@ class Daemon:
         elif time.monotonic() - self._gained > STUCK:
             what = f"nothing more has reached the store for {STUCK:.0f} s"
             said = self.gate.last
-            self.end(TransferError(f"{what} ({said})" if said else what, tip=LATER))
+            self.end(StuckError(f"{what} ({said})" if said else what, tip=LATER))
         if sent != self.sent or not self.gate.busy:
             self.sent, self._moved = sent, time.monotonic()
         elif time.monotonic() - self._moved > STALL:

@@ -64,3 +64,7 @@ class TransferError(OrchestratorError):
     """The store or the network failed while files were on their way."""
 
     exit_code = 6
+
+
+class StuckError(TransferError):
+    """Nothing more gets to the store, for so long that another attempt would not help."""

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -46,6 +47,7 @@ LOGGING: Final = (
     *("--use-json-log", "--log-level=INFO", "--stats=1s", "--stats-log-level=NOTICE"),
 )
 LONGEST_ADDRESS: Final = 100  # bytes; the system takes 107 for a socket
+OPEN_FILES: Final = Path("/proc/self/fd")
 # Hashes what comes in by standard input, which never does: it lives until that is closed. `rcd`
 # would outlive us.
 ATTENDANT: Final = ("md5sum", "-")
@@ -80,6 +82,8 @@ class Rclone(RClone):
         self._before = (0, 0)
         self._starting = threading.Lock()
         self._numbers = count()
+        self._passed: tuple[int, ...] = ()
+        self._elsewhere: Path | None = None
 
     def copy_names(self, names: Collection[str], upload: Upload, limit: int) -> Call:
         """Upload the named files, at most `limit` of them and of others in flight at once.
@@ -121,11 +125,18 @@ class Rclone(RClone):
 
     @cached_property
     def _address(self) -> Path:
+        """A long path is taken through the open folder, where the system has such paths."""
         path = self.work / "rclone.sock"
         if len(os.fsencode(path)) <= LONGEST_ADDRESS:
             return path
+        if OPEN_FILES.is_dir():
+            folder = os.open(self.work, os.O_RDONLY | os.O_DIRECTORY)
+            weakref.finalize(self, os.close, folder)
+            self._passed = (folder,)
+            return OPEN_FILES / str(folder) / path.name
         shortest = min(tempfile.gettempdir(), "/tmp", key=len)  # noqa: S108  # mkdtemp is private
-        return Path(tempfile.mkdtemp(prefix="media-orchestrator-", dir=shortest)) / path.name
+        self._elsewhere = Path(tempfile.mkdtemp(prefix="media-orchestrator-", dir=shortest))
+        return self._elsewhere / path.name
 
     @property
     def sent(self) -> tuple[int, int]:
@@ -141,15 +152,15 @@ class Rclone(RClone):
             self._before = self.sent
             self._daemon.end()
             _end(self._daemon.child)
+            self._daemon.address.unlink(missing_ok=True)
             self._daemon = None
-        self._address.unlink(missing_ok=True)
 
     def close(self) -> None:
         """End the rclone that copies; who waits for it gets EndedError."""
         with self._starting:
             self._retire()
-        if self._address.parent != self.work:
-            shutil.rmtree(self._address.parent, ignore_errors=True)
+            if self._elsewhere:
+                shutil.rmtree(self._elsewhere, ignore_errors=True)
 
     def check_names(
         self, names: Iterable[str], upload: Upload, *, download: bool
@@ -235,6 +246,7 @@ class Rclone(RClone):
             stdout=stdout,
             stderr=subprocess.PIPE,
             process_group=0,
+            pass_fds=self._passed,
         )
 
     def _follow(self, child: subprocess.Popen[bytes], handle: Callable[[Event], None]) -> None:

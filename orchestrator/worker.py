@@ -12,7 +12,7 @@ from typing import Final
 from orchestrator.clients import Stored
 from orchestrator.compare import MOVED, proven
 from orchestrator.daemon import EndedError
-from orchestrator.errors import OrchestratorError, TransferError
+from orchestrator.errors import OrchestratorError, StuckError, TransferError
 from orchestrator.job import PAUSES, Route
 from orchestrator.known import words
 from orchestrator.ledger import Row, State
@@ -166,7 +166,8 @@ def _final(route: Route, ended: EndedError) -> OrchestratorError:
     cause = ended.cause or TransferError(
         "rclone ended unexpectedly", tip="see rclone.log.jsonl in the run folder"
     )
-    if route.stopped.is_set() or not isinstance(cause, TransferError):
+    final = isinstance(cause, StuckError) or not isinstance(cause, TransferError)
+    if final or route.stopped.is_set():
         raise cause
     return cause
 

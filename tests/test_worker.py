@@ -11,7 +11,7 @@ import pytest
 
 from orchestrator.compare import MOVED
 from orchestrator.envfile import Settings
-from orchestrator.errors import TransferError
+from orchestrator.errors import StuckError
 from orchestrator.inventory import Rules, walk
 from orchestrator.job import Route, Wishes
 from orchestrator.job import route as make_route
@@ -143,11 +143,12 @@ def test_a_store_that_takes_and_never_answers_does_not_hold_a_run_for_ever(
     server: Server, bucket: Options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("orchestrator.daemon.STUCK", 2.0)
+    attempts = Wishes(attempts=3)  # of which one is enough
     with server.proxied(bucket) as (options, proxy):
         held = Held(proxy, monkeypatch, "PUT /")
         with (
             shard_on(server, options, tmp_path) as (route, found),
-            pytest.raises(TransferError, match="nothing more has reached the store for 2 s"),
+            pytest.raises(StuckError, match="nothing more has reached the store for 2 s"),
         ):
-            work(route, found)
+            work(replace(route, wishes=attempts), found)
         held.release()

@@ -136,7 +136,10 @@ def _noted(event: str, args: tuple[Any, ...]) -> Iterator[tuple[str, str]]:
 
 
 def _absolute(path: str | bytes | Path) -> str:
-    return os.path.abspath(os.fsdecode(path))  # noqa: PTH100  # surrogates in names
+    """Return where it really is: a long way is taken through an open folder's descriptor."""
+    folder, name = os.path.split(os.path.abspath(os.fsdecode(path)))  # noqa: PTH100  # surrogates
+    real = os.path.realpath(folder) if folder.startswith("/proc/self/fd/") else folder
+    return os.path.join(real, name)  # noqa: PTH118
 
 
 def _child(request: dict[str, Any], main: Callable[[], None]) -> None:

@@ -100,7 +100,6 @@ def test_a_server_whose_disk_is_full(
 
 
 @pytest.mark.full
-@pytest.mark.xfail(reason="takes seven minutes", run=False)
 def test_an_s3_server_whose_disk_is_full(proof: Proof, tmp_path: Path) -> None:
     files = some_files(random.Random(proof.seed))
     address, keys = process.free_address(), rclone_s3.new_keys()
@@ -112,7 +111,7 @@ def test_an_s3_server_whose_disk_is_full(proof: Proof, tmp_path: Path) -> None:
         rclone_s3.connected(tmp_path, address, keys) as server,
     ):
         site = site_of(server, server.options, tmp_path, files)
-        done, seconds = migrated(site, 480)
+        done, seconds = migrated(site, 300)
         lies = told_wrongly(server, server.options, site, files)
         enlarge(disk)
         proven(proof, lies, well(server, server.options, files, site.migrate("--no-thumbnails")))

@@ -21,7 +21,7 @@ LOCKS = ("requirements.lock", "requirements-dev.lock")
 MINIMUM = tomllib.loads((Path(__file__).parent / "minimum_versions.toml").read_text())
 PINNED = re.compile(r"([A-Za-z0-9_.-]+)==(\S+)( ;.*)?")
 HASH = re.compile(r"--hash=sha256:[0-9a-f]{64}")
-BANDIT_OFF = {"S101", "S112", "S311", "S321", "S323", "S603", "S608"}
+BANDIT_OFF = {"S101", "S108", "S112", "S311", "S314", "S321", "S323", "S506", "S603", "S608"}
 """The S rules that product code may set aside, each beside the statement."""
 GENERAL = {"S603": "in pyproject.toml", "S311": "a sample is for statistics"}
 """Those whose reason is not repeated beside each statement."""
