@@ -10,7 +10,6 @@ import os
 import resource
 import shlex
 import signal
-import sqlite3
 import sys
 import threading
 import traceback
@@ -449,7 +448,7 @@ def _understood(error: BaseException) -> tuple[tuple[Problem, ...], int]:
         case click.ClickException():
             tip = _usage(error) if isinstance(error, click.UsageError) else ""
             return (Problem(what=error.format_message(), tip=tip),), error.exit_code
-        case sqlite3.Error():
+        case Exception() if type(error).__module__ == "sqlite3":  # costly to import for its name
             what = f"the ledger in the run folder cannot be used: {error}"
             tip = "look for room and permissions there, or choose another folder with --run-dir"
             return (Problem(what=what, tip=tip),), ConfigurationError.exit_code
