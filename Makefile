@@ -57,10 +57,10 @@ image:
 	$(ENGINE) build --tag media-orchestrator:latest .
 
 test: venv
-	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadgroup $(ARGS)
+	$(BIN)/pytest --numprocesses $(WORKERS) $(ARGS)
 
 prove: venv
-	$(BIN)/pytest tests/proof --proof full --numprocesses $(WORKERS) --dist loadgroup $(ARGS)
+	$(BIN)/pytest tests/proof --proof full --numprocesses $(WORKERS) $(ARGS)
 
 lint: venv
 	$(BIN)/ruff check

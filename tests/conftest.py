@@ -9,12 +9,14 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from tests.servers import Kind, kinds
 from tests.servers.base import MissingServerError, Options, Server
 
 KINDS = kinds()
 SEED = 1
+TOGETHER = ("test_container.py", "test_moving_ground.py", "test_kills.py")
 OF_THE_DEVELOPER = ("AWS_", "RCLONE_", "MEDIA_")
 """A run must not depend on what these variables say outside."""
 
@@ -45,6 +47,22 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_configure_node(node: Any) -> None:
     """Give each worker of xdist the one seed that the header shows."""
     node.workerinput["seed"] = node.config.option.seed
+
+
+class Scheduling(LoadScopeScheduling):  # type: ignore[misc]
+    """Keeps the tests of some modules in one process: they share what is costly to make.
+
+    The marks that xdist has for this do nothing with the structured node ids of pytest 9.2.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        module: str = nodeid.partition("::")[0]
+        return module if module.endswith(TOGETHER) else nodeid
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
+    return Scheduling(config, log)
 
 
 def pytest_report_header(config: pytest.Config) -> str:

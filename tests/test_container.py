@@ -85,7 +85,6 @@ def run(podman: Podman, site: Site, *args: str) -> subprocess.CompletedProcess[s
 
 
 @pytest.mark.on("rclone_s3")
-@pytest.mark.xdist_group("container")
 class TestImage:
     @pytest.mark.usefixtures("server")
     def test_size_and_contents(self, podman: Podman) -> None:
@@ -139,7 +138,6 @@ class TestImage:
 
 
 @pytest.mark.on("moto")
-@pytest.mark.xdist_group("container")
 def test_what_the_container_stores_is_what_a_save_in_it_stores(
     podman: Podman, server: Server, bucket: Options, tmp_path: Path, record_property: Recorder
 ) -> None:
@@ -168,7 +166,6 @@ def test_what_the_container_stores_is_what_a_save_in_it_stores(
 
 
 @pytest.mark.on("rclone_s3")
-@pytest.mark.xdist_group("container")
 def test_compose_runs_it_in_the_folder_of_cousins_matter(
     podman: Podman, server: Server, bucket: Options, tmp_path: Path
 ) -> None:

@@ -28,7 +28,7 @@ from tests.proof.kills import (
 from tests.proof.power import cuts
 from tests.servers.base import Server
 
-pytestmark = [pytest.mark.on("rclone_s3", "folder"), pytest.mark.xdist_group("kills")]
+pytestmark = pytest.mark.on("rclone_s3", "folder")
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from tests.proof.figures import Proof, Tally
 from tests.proof.moving import COMMAND, after_moving, case, go_through, settled
 from tests.servers.base import Server
 
-pytestmark = [pytest.mark.on("rclone_s3", "folder", "sshd"), pytest.mark.xdist_group("moving")]
+pytestmark = pytest.mark.on("rclone_s3", "folder", "sshd")
 
 
 def test_what_moves_during_a_run_is_told_and_the_next_run_settles_it(
