@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 STORAGE, OPTIONS = "MEDIA_STORAGE", "MEDIA_STORAGE_OPTIONS"
 _ENVIRONMENT = "the environment"
 BIGGEST = 1 << 20  # bytes of a .env
+WHICH = "Name the file that the site reads, with --env-file."
 _FORM = {
     STORAGE: f"{STORAGE}=storages.backends.s3.S3Storage",
     OPTIONS: f"""{OPTIONS}='{{"bucket_name": "photos"}}'""",
@@ -51,7 +52,6 @@ _REASONS = (
 
 _TIPS = {
     FileNotFoundError: "Check the path of the file.",
-    OSError: "Name the file that the site reads, with --env-file.",
     IsADirectoryError: "Docker makes a folder when the file to mount is missing: remove it.",
 }
 # django-environ logs the lines that it cannot read, and they may hold secrets.
@@ -128,6 +128,7 @@ def _file(path: Path | None, problems: list[Problem]) -> _File | None:
         text = io.StringIO(data.decode(), newline=None).read()
     except OSError as error:
         tip = _TIPS.get(type(error), "Check its owner and permissions.")
+        tip = WHICH if error.errno == errno.EFBIG else tip
         problems.append(Problem(what=f"{where} cannot be read: {error.strerror}", tip=tip))
         return None
     except UnicodeDecodeError as error:
