@@ -27,7 +27,7 @@ from typing import Any, Final
 
 from rclone import RClone
 
-from orchestrator.daemon import Call, Daemon, Ears, credentials
+from orchestrator.daemon import Call, Daemon, Ears, EndedError, credentials
 from orchestrator.errors import ConfigurationError, RcloneUnusableError
 from orchestrator.event import Event, event
 from orchestrator.redact import Redactor
@@ -79,6 +79,7 @@ class Rclone(RClone):
         self.log.disabled = True  # it would print our arguments and rclone's raw output
         self._upload = Upload()
         self._daemon: Daemon | None = None
+        self._closed = False
         self._before = (0, 0)
         self._starting = threading.Lock()
         self._numbers = count()
@@ -112,8 +113,10 @@ class Rclone(RClone):
         self.commands.setdefault(f"{command} {headers}", line)
 
     def daemon(self) -> Daemon:
-        """Return the rclone that copies, started where there is none."""
+        """Return the rclone that copies, started where there is none; EndedError after `close`."""
         with self._starting:
+            if self._closed:
+                raise EndedError(None)
             if self._daemon is None or not self._daemon.alive:
                 self._retire()
                 words = ["--rc", f"--rc-addr=unix://{self._address}", *PATIENCE, *self.extra]
@@ -156,8 +159,9 @@ class Rclone(RClone):
             self._daemon = None
 
     def close(self) -> None:
-        """End the rclone that copies; who waits for it gets EndedError."""
+        """End the rclone that copies, for good: who waits for it or asks gets EndedError."""
         with self._starting:
+            self._closed = True
             self._retire()
             if self._elsewhere:
                 shutil.rmtree(self._elsewhere, ignore_errors=True)
@@ -187,10 +191,13 @@ class Rclone(RClone):
 
     @contextmanager
     def _list(self, names: Iterable[str]) -> Iterator[Path]:
-        path = _private(self.work / f"files-from-{next(self._numbers)}")
-        path.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+        path = self.work / f"files-from-{next(self._numbers)}"
+        with self._starting:  # after `close` the folder is being removed
+            if self._closed:
+                raise EndedError(None)
+            _private(path).write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
         yield path
-        path.unlink()
+        path.unlink(missing_ok=True)
 
     def _environment(self, upload: Upload) -> dict[str, str]:
         return {**_inherited(*self.passed), **self.remote.environment(upload, self._obscured)}

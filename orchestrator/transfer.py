@@ -55,8 +55,7 @@ class Threads:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind:
-            self.route.stopped.set()
-        self.route.rclone.close()
+            self.route.close()
         self._pool.shutdown(wait=kind is None, cancel_futures=True)
 
     @property

@@ -82,6 +82,20 @@ def test_it_ends_with_its_standard_input_and_leaves_no_socket(route: Route) -> N
     assert not daemon.address.exists()
 
 
+def test_none_is_started_and_nothing_is_written_for_it_once_the_run_is_being_ended(
+    route: Route,
+) -> None:
+    """A shard's thread may come to its list only after the run was interrupted."""
+    (route.source / "a").write_text("a")
+    route.close()
+    before = set(route.rclone.work.iterdir())
+    with pytest.raises(EndedError):
+        route.rclone.daemon()
+    with pytest.raises(EndedError):
+        route.rclone.copy_names(["a"], Upload(), 1)
+    assert set(route.rclone.work.iterdir()) == before
+
+
 def test_its_socket_asks_for_a_password_that_is_on_no_command_line(route: Route) -> None:
     daemon = route.rclone.daemon()
     argv = Path(f"/proc/{daemon.child.pid}/cmdline").read_text()

@@ -102,14 +102,16 @@ def test_the_forecast_of_requests_is_what_the_migration_sends(
     with server.proxied({**bucket, **extra}) as (options, proxy):
         same = Site.on(server, options, site.folder)
         forecast = same.plan().report["forecast"]
-        assert proxy.writes == ()
+        early = proxy.writes
         planning = len(proxy.requests)
         done = same.migrate()
         assert (done.code, done.states()) == (0, {"verified": len(FILES)}), done.out
         writes = len(proxy.writes)
+        once = {(request.method, request.path, request.query) for request in proxy.writes}
         lists = sum("prefix=" in r.query or "list-type" in r.query for r in proxy.requests)
+    assert early == ()
     assert abs(forecast["requests"]["write"] - writes) <= 0.05 * writes
-    assert forecast["requests"]["write"] == writes
+    assert forecast["requests"]["write"] == len(once)  # a lost one is sent again
     assert lists - planning <= 2 * forecast["requests"]["list"] + 10
 
 
