@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import unicodedata
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, BinaryIO
@@ -17,6 +17,7 @@ from orchestrator.job import Route
 from orchestrator.ledger import Row
 from orchestrator.storage import Upload
 
+Readable = BinaryIO | gzip.GzipFile
 EQUAL = "="
 MOVED = "changed in the source during the run; run the same command again"
 MARKS = {
@@ -93,15 +94,25 @@ def by_client(route: Route, row: Row) -> str:
 
 
 def _equal(route: Route, row: Row, read: Callable[[Route, str], Iterator[bytes]]) -> str:
-    try:
-        got = _digest(read(route, row.name))
-    except Exception as error:  # noqa: BLE001  # any error of any SDK is a failed read
-        route.forget_target()
-        return route.target.redact(f"reading it failed: {type(error).__name__}: {error}")
-    try:
-        return "" if got in _digests_of_file(route, row) else "the object's content differs"
-    except OSError:
-        return MOVED
+    """Read the object and the file side by side, up to the first byte that differs."""
+    with ExitStack() as stack:
+        try:
+            files = [*_contents(route, row)]
+            for file in files:
+                stack.callback(file.close)
+        except OSError:
+            return MOVED
+        try:
+            for data in read(route, row.name):
+                files = [file for file in files if _read(file, len(data)) == data]
+                if not files:
+                    break
+        except Exception as error:  # noqa: BLE001  # any error of any SDK is a failed read
+            route.forget_target()
+            return route.target.redact(f"reading it failed: {type(error).__name__}: {error}")
+        if any(_read(file, 1) == b"" for file in files):
+            return ""
+    return "the object's content differs" if route.unchanged(row) else MOVED
 
 
 def _opened(route: Route, name: str, seen: Seen) -> Iterator[bytes]:
@@ -118,23 +129,16 @@ def _fetched(route: Route, name: str) -> Iterator[bytes]:
     return route.own_target().client.read(name) or _opened(route, name, Seen())
 
 
-def _digest(parts: Iterable[bytes]) -> bytes:
-    found = hashlib.sha256()
-    for data in parts:
-        found.update(data)
-    return found.digest()
-
-
-def _digests_of_file(route: Route, row: Row) -> Iterator[bytes]:
-    """A class that unpacks what it reads does so to any body that was stored packed."""
-    found = hashlib.sha256()
-    with route.path(row).open("rb") as file:
-        while data := file.read(BLOCK):
-            found.update(data)
-    yield found.digest()
+def _contents(route: Route, row: Row) -> Iterator[Readable]:
+    """Open the file; where the class unpacks what was stored packed, also what is in it."""
+    yield route.path(row).open("rb")
     if not row.packed and route.own_target().unpacks(row.key or ""):
-        try:
-            with gzip.open(route.path(row)) as file:
-                yield hashlib.sha256(file.read()).digest()
-        except (OSError, EOFError, zlib.error):
-            return
+        yield gzip.open(route.path(row))  # noqa: SIM115  # _equal closes it
+
+
+def _read(file: Readable, size: int) -> bytes | None:
+    """Return None for what cannot be read, or is not packed."""
+    try:
+        return file.read(size)
+    except (OSError, EOFError, zlib.error):
+        return None

@@ -43,6 +43,10 @@ class ETag:
 
     def update(self, data: bytes, /) -> None:
         self._total += len(data)
+        if len(data) < self._room and not self._whole:  # as in almost every file
+            self._part.update(data)
+            self._room -= len(data)
+            return
         for piece in _pieces(data, self._room, self._size):
             self._part.update(piece)
             if self._whole:

@@ -6,10 +6,11 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 from orchestrator.daemon import Ears
 from orchestrator.digest import digest
@@ -89,11 +90,17 @@ class Route:
         if row.hashes is not None:
             return row.hashes
         try:
-            with self.target.body(self.path(row), packed=row.packed) as body:
+            with self._body(row) as body:
                 found = digest(body, self.target.client.hasher())
         except OSError:
             return None
         return " ".join(found) if self.unchanged(row) else None
+
+    def _body(self, row: Row) -> AbstractContextManager[BinaryIO]:
+        """Open what the store is to hold; most are files as they are, and a Path has its price."""
+        if row.packed:
+            return self.target.packed(self.path(row))
+        return open(f"{self.source}/{row.name}", "rb", buffering=0)  # noqa: PTH123
 
     @cached_property
     def _readers(self) -> ThreadPoolExecutor:

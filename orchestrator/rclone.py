@@ -261,12 +261,15 @@ class Rclone(RClone):
         assert child.stderr is not None  # noqa: S101  # PIPE was asked for
         with (
             suppress(ValueError),  # closed by _end
-            _private(self.work.parent / "rclone.log.jsonl").open("a", 1, encoding="utf-8") as log,
+            _private(self.work.parent / "rclone.log.jsonl").open("a", encoding="utf-8") as log,
         ):
             for line in child.stderr:
                 text = line.decode("utf-8", "replace")
+                found = event(text, self.redact)
                 log.write(self.redact(text))
-                handle(event(text, self.redact))
+                if found.level != "info":
+                    log.flush()
+                handle(found)
 
 
 _COMMON: Final = (*FAITHFUL, *LOGGING)

@@ -10,9 +10,10 @@ from orchestrator.ledger import Ledger, Row, State
 from orchestrator.readback import Sample
 from orchestrator.storage import Upload
 
-PARTS: Final = 8  # the first shard is this part of all, each further one of what is left
+PARTS: Final = 8  # no shard is more than this part of what is left
 MOST_FILES: Final = 4_000
-FEWEST_FILES: Final = 128  # and of bytes: smaller shards drain before the next one is under way
+LARGEST: Final = 1 << 20  # times the fewest; from then on only the part counts
+FEWEST_FILES: Final = 128  # and bytes: smaller shards drain before the next one is under way
 FEWEST_BYTES: Final = 8 << 20
 
 
@@ -51,27 +52,32 @@ def divide(
     sample: Sample,
     parts: int = PARTS,
 ) -> Iterator[Shard]:
-    """Cut the files into shards that become smaller to the end, where one is waited for."""
+    """Cut the files into shards that are small where nothing else is done meanwhile.
+
+    At the start they are hashed before anything is sent; at the end the last one is waited for.
+    """
     files, size = ledger.count(where)
     after = ""
     rows: list[Row] = []
-    room = _room(files, size, parts)
+    factor = 1
+    room = _room(files, size, parts, factor)
     for row in ledger.rows(where):
         rows.append(row)
         room = room[0] - 1, room[1] - row.size
         files, size = files - 1, size - row.size
         if room[0] <= 0 or room[1] <= 0:
             yield _shard(rows, uploads, after, sample)
-            after, rows, room = row.key or "", [], _room(files, size, parts)
+            factor = min(2 * factor, LARGEST)
+            after, rows, room = row.key or "", [], _room(files, size, parts, factor)
     if rows:
         yield _shard(rows, uploads, after, sample)
 
 
-def _room(files: int, size: int, parts: int) -> tuple[int, int]:
-    """Return how many files and bytes the next shard may have."""
+def _room(files: int, size: int, parts: int, factor: int) -> tuple[int, int]:
+    """Return how many files and bytes the next shard may have: `factor` of the fewest at most."""
     return (
-        min(MOST_FILES, max(FEWEST_FILES, files // parts)),
-        max(FEWEST_BYTES, size // parts),
+        min(MOST_FILES, FEWEST_FILES * factor, max(FEWEST_FILES, files // parts)),
+        min(FEWEST_BYTES * factor, max(FEWEST_BYTES, size // parts)),
     )
 
 

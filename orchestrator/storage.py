@@ -174,13 +174,13 @@ class Target:
         return bool(asked.compress and self.storage.gzip)
 
     @contextmanager
-    def body(self, path: Path, *, packed: bool) -> Iterator[BinaryIO]:
-        """Open the bytes that the store is to hold for a local file."""
+    def packed(self, path: Path) -> Iterator[BinaryIO]:
+        """Open what the class makes of a local file that it compresses."""
         from django.core.files.base import File
 
-        compress = self.template.asked.compress
+        assert self.template.asked.compress  # noqa: S101  # else no row is packed
         with path.open("rb") as file:
-            yield getattr(self.storage, compress.ask)(File(file)) if packed and compress else file
+            yield getattr(self.storage, self.template.asked.compress.ask)(File(file))
 
     def save(self, name: str, path: Path) -> None:
         """Store one file through the class; unlike save(), never under another name."""

@@ -94,7 +94,7 @@ def _listed(route: Route, shard: Shard) -> dict[str, Stored]:
         return {}
     low, high = min(wanted), max(wanted)
     after = shard.after if shard.after < low else low[:-1]
-    found = route.target.client.between(route.target.prefix, after, high) or ()
+    found = route.target.client.between(route.target.prefix, after, high, len(wanted)) or ()
     return {stored.key: stored for stored in found if stored.key in wanted}
 
 

@@ -64,11 +64,13 @@ def test_each_file_is_in_one_shard_and_they_follow_each_other(
     assert found[0].after == ""
 
 
-def test_shards_become_smaller_to_the_end(ledger: Ledger) -> None:
-    filled(ledger, [1] * 40_000)
+def test_shards_become_larger_and_then_smaller_to_the_end(ledger: Ledger) -> None:
+    filled(ledger, [1] * 60_000)
     counts = [len(shard.rows) for shard in shards(ledger)]
-    assert counts[0] == MOST_FILES
-    assert sorted(counts, reverse=True) == counts
+    largest = counts.index(MOST_FILES)
+    assert counts[0] == FEWEST_FILES
+    assert sorted(counts[:largest]) == counts[:largest]
+    assert sorted(counts[largest:], reverse=True) == counts[largest:]
     assert max(counts[-3:]) <= FEWEST_FILES
 
 

@@ -36,10 +36,17 @@ class Client(Protocol):
     def objects(self, prefix: str) -> Iterator[Stored]:
         """List every object whose key starts with `prefix`."""
 
-    def between(self, prefix: str, after: str, last: str) -> Iterable[Stored] | None:  # noqa: ARG002
+    def between(
+        self,
+        prefix: str,  # noqa: ARG002
+        after: str,  # noqa: ARG002
+        last: str,  # noqa: ARG002
+        expected: int,  # noqa: ARG002
+    ) -> Iterable[Stored] | None:
         """Yield the objects with keys from behind `after` to `last`; None where it cannot.
 
-        May be called from several threads. What it leaves out is looked for in a whole listing.
+        So many are expected: a hint for how many to ask for at once. May be called from several
+        threads. What it leaves out is looked for in a whole listing.
         """
         return None
 
