@@ -99,7 +99,8 @@ class Gate:
             call.waiting.discard(name)
             if error:
                 self.last = call.errors[name] = error
-            self._turn.notify_all()
+            if len(call.waiting) < call.transfers:  # before that it makes no room for others
+                self._turn.notify_all()
 
     def tell_all(self, said: str) -> None:
         with self._turn:

@@ -88,13 +88,13 @@ def _noted(result: Result, reading: Reading | None) -> Result:
 
 
 def _listed(route: Route, shard: Shard) -> dict[str, Stored]:
-    """Return the shard's objects, where the store can list a range of keys; else nothing."""
+    """Return the shard's objects, where the store can list some keys only; else nothing."""
     wanted = {row.key for row in shard.rows if row.key is not None}
     if not wanted:
         return {}
-    low, high = min(wanted), max(wanted)
-    after = shard.after if shard.after < low else low[:-1]
-    found = route.target.client.between(route.target.prefix, after, high, len(wanted)) or ()
+    keys = sorted(wanted)
+    after = shard.after if shard.after < keys[0] else keys[0][:-1]
+    found = route.target.client.among(route.target.prefix, after, keys) or ()
     return {stored.key: stored for stored in found if stored.key in wanted}
 
 

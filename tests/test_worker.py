@@ -81,15 +81,15 @@ def test_what_has_no_hash_is_left_to_the_check(
 
 
 @pytest.mark.on("moto")
-def test_what_a_range_does_not_show_is_left_to_the_whole_listing(
+def test_what_the_keys_listing_does_not_show_is_left_to_the_whole_listing(
     server: Server, bucket: Options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not every server sorts as S3 does, or knows where a listing shall begin."""
     with shard_on(server, bucket, tmp_path) as (route, found):
-        seen = route.target.client.between
+        seen = route.target.client.among
         monkeypatch.setattr(
             route.target.client,
-            "between",
+            "among",
             lambda *where: [s for s in seen(*where) or () if s.key != "b.txt"],
         )
         done = states(work(route, found))

@@ -5,7 +5,7 @@ One module a family, named like its template, with a class `Client(storage)`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -36,17 +36,16 @@ class Client(Protocol):
     def objects(self, prefix: str) -> Iterator[Stored]:
         """List every object whose key starts with `prefix`."""
 
-    def between(
+    def among(
         self,
         prefix: str,  # noqa: ARG002
         after: str,  # noqa: ARG002
-        last: str,  # noqa: ARG002
-        expected: int,  # noqa: ARG002
+        keys: Sequence[str],  # noqa: ARG002
     ) -> Iterable[Stored] | None:
-        """Yield the objects with keys from behind `after` to `last`; None where it cannot.
+        """Yield the objects with these keys, and perhaps others; None where it cannot.
 
-        So many are expected: a hint for how many to ask for at once. May be called from several
-        threads. What it leaves out is looked for in a whole listing.
+        The keys are sorted; `after` is before them all, and near the first. May be called from
+        several threads. What it leaves out is looked for in a whole listing.
         """
         return None
 

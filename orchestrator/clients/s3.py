@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from functools import cache, partial
 from pathlib import Path
@@ -70,23 +71,32 @@ class Client(clients.Client):
     def objects(self, prefix: str) -> Iterator[Stored]:
         return self._listed(Prefix=prefix)
 
-    def between(self, prefix: str, after: str, last: str, expected: int) -> Iterator[Stored]:
-        """Yield a range of keys; a server that knows no StartAfter has its listing broken off."""
-        for stored in self._after(prefix, after, expected):
-            if not after < stored.key <= last:
-                return
-            yield stored
+    def among(self, prefix: str, after: str, keys: Sequence[str]) -> Iterator[Stored]:
+        """List from one wanted key to the next; a gap of others' objects is passed over.
 
-    def _after(self, prefix: str, after: str, expected: int) -> Iterator[Stored]:
-        """Ask for no more than what is expected, and one to tell that it is all, at first."""
-        where = {"Prefix": prefix} | ({"StartAfter": after} if after else {})
-        if expected < PAGE:
-            page = self._s3.list_objects_v2(**self._ask(), **where, MaxKeys=expected + 1)
-            yield from page[TAKEN]
-            if not page["IsTruncated"] or not page[TAKEN]:
+        A server that knows no StartAfter, or has another order, has its listing broken off.
+        """
+        left = deque(keys)
+        while left:
+            page = self._page(Prefix=prefix, StartAfter=after, MaxKeys=min(PAGE, len(left) + 1))
+            last, wanted = after, len(left)
+            for stored in page[TAKEN]:
+                if stored.key <= last:
+                    return
+                last = stored.key
+                yield stored
+            if not page["IsTruncated"]:
                 return
-            where["StartAfter"] = page[TAKEN][-1].key
-        yield from self._listed(**where)
+            while left and left[0] <= last:
+                left.popleft()
+            if len(left) == wanted:
+                last = left.popleft()
+                yield from self._page(Prefix=last, MaxKeys=1)[TAKEN]
+            after = last
+
+    def _page(self, **where: Any) -> Any:
+        asked = {name: value for name, value in where.items() if value != ""}
+        return self._s3.list_objects_v2(**self._ask(), **asked)
 
     def _listed(self, **where: str) -> Iterator[Stored]:
         pages = self._s3.get_paginator("list_objects_v2").paginate(**self._ask(), **where)
