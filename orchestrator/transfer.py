@@ -22,7 +22,7 @@ from orchestrator.thumbnails import Picture
 from orchestrator.worker import Done, work
 
 PLANNED: Final = "state = 'planned'"
-AT_ONCE: Final = 8  # shards: two are sent, the others are prepared and proven meanwhile
+AT_ONCE: Final = 8  # shards: two are sent, the others are prepared, listed and read back
 TICK: Final = 0.5  # seconds between two looks at what was sent
 
 

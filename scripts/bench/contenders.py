@@ -60,9 +60,9 @@ def environment(run: Run) -> dict[str, str]:
     }
 
 
-def ours_command(run: Run, command: str) -> list[str]:
+def ours_command(run: Run, command: str, *flags: str) -> list[str]:
     words = ["--env-file", str(env_file(run)), "--source", str(run.source), "--quiet"]
-    return [str(ours("media-orchestrator")), *words, "--run-dir", str(run.runs), command]
+    return [str(ours("media-orchestrator")), *words, "--run-dir", str(run.runs), command, *flags]
 
 
 def env_file(run: Run) -> Path:
@@ -134,6 +134,11 @@ def _migrate(run: Run) -> list[list[str]]:
 CONTENDERS: Mapping[str, Contender] = {
     "A": Contender(title="rclone copy, our flags", commands=_bare),
     "B": Contender(title="migrate: all verified, a sample read", commands=_migrate, verifies=True),
+    "B5": Contender(
+        title="migrate, a small sample read",
+        commands=lambda run: [ours_command(run, "migrate", "--sample=5%")],
+        verifies=True,
+    ),
     "C": Contender(title="rclone copy, then check, by hand", commands=_by_hand, verifies=True),
     "D": Contender(title="rclone copy, its defaults", commands=lambda run: [_rclone(run, "copy")]),
     "E": Contender(title="aws s3 sync", commands=_aws),
