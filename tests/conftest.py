@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
+from tests import forked
 from tests.servers import Kind, kinds
 from tests.servers.base import MissingServerError, Options, Server
 
@@ -122,6 +123,7 @@ def environment() -> Iterator[None]:
         patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
         patch.setenv("NO_PROXY", "127.0.0.1,localhost")
         yield
+    forked.end_all()
 
 
 @pytest.fixture(scope="session")
