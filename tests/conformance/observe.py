@@ -24,6 +24,8 @@ from tests.servers.proxy import Proxy
 from tests.site import Site
 
 SECONDS = 60
+ONE_OF_EACH = (*("minio", "azurite", "gcs", "dropbox", "folder", "proftpd", "sshd", "libcloud_s3"),)
+"""A server of each family, for what is costly and says nothing of a server beyond its family."""
 
 
 def key_of(server: Server, options: Options, name: str) -> str:
