@@ -169,7 +169,7 @@ def _variables(process: Path) -> dict[bytes, bytes]:
     return {name: value for name, _, value in (pair.partition(b"=") for pair in pairs)}
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 20) -> bool:
+def wait_for(condition: Callable[[], object], seconds: float = SECONDS) -> bool:
     """Return whether the condition has come true in time."""
     deadline = time.monotonic() + seconds
     while not condition():
