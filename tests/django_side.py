@@ -8,13 +8,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests import forked
 from tests.site import Site
 
 
@@ -48,15 +48,13 @@ def question(site: Site, task: str, names: Iterable[str], *, media: str = "") ->
 
 
 def _ask(site: Site, task: str, names: Iterable[str]) -> Answer:
-    done = subprocess.run(
+    done = forked.run(
         [sys.executable, "-m", "tests.django_side"],
-        input=question(site, task, names),
+        stdin=question(site, task, names),
         cwd=site.folder,
         env=site.environ(),
-        capture_output=True,
-        text=True,
+        module=site.storage_class.rpartition(".")[0],
         timeout=300,
-        check=False,
     )
     assert done.returncode == 0, done.stderr
     return Answer(**json.loads(done.stdout))

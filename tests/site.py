@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests import forked
 from tests.servers.base import Server
 
 S3 = "storages.backends.s3.S3Storage"
@@ -84,14 +84,12 @@ class Site:
         """Run the program as a user would, in the site's folder, with JSON output."""
         self.write_env()
         self.media.mkdir(exist_ok=True)
-        done = subprocess.run(
+        done = forked.run(
             self.command("--json", *args),
             cwd=self.folder,
             env=self.environ(**environ),
-            capture_output=True,
-            text=True,
+            module=self.storage_class.rpartition(".")[0],
             timeout=self.patience,
-            check=False,
         )
         return Result(
             code=done.returncode, out=done.stdout, err=done.stderr, report=report_in(done.stdout)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -189,10 +190,15 @@ def test_an_interrupted_run_ends_what_the_workers_do(  # noqa: PLR0917  # fixtur
     *,
     local: bool,
 ) -> None:
-    with server.proxied(bucket) as (options, proxy), cluster(tmp_path / "dask") as dask:
-        dask.start("one")
-        site = site_of(server, options, tmp_path / "site", dask)
-        where, address = (site, "local:2") if local else (dask.site, dask.address)
+    with server.proxied(bucket) as (options, proxy), ExitStack() as stack:
+        if local:
+            where = site = site_of(server, options, tmp_path / "site")
+            address = "local:2"
+        else:
+            dask = stack.enter_context(cluster(tmp_path / "dask"))
+            dask.start("one")
+            site = site_of(server, options, tmp_path / "site", dask)
+            where, address = dask.site, dask.address
         held = Held(proxy, monkeypatch, "PUT /")
         with running(site, "migrate", "--cluster", address) as run:
             assert wait_for(lambda: held.waiting)

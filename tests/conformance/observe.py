@@ -24,6 +24,8 @@ from tests.servers.proxy import Proxy
 from tests.site import Site
 
 SECONDS = 60
+ONE_OF_EACH = (*("minio", "azurite", "gcs", "dropbox", "folder", "proftpd", "sshd", "libcloud_s3"),)
+"""A server of each family, for what is costly and says nothing of a server beyond its family."""
 
 
 def key_of(server: Server, options: Options, name: str) -> str:
@@ -167,7 +169,7 @@ def _variables(process: Path) -> dict[bytes, bytes]:
     return {name: value for name, _, value in (pair.partition(b"=") for pair in pairs)}
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 20) -> bool:
+def wait_for(condition: Callable[[], object], seconds: float = SECONDS) -> bool:
     """Return whether the condition has come true in time."""
     deadline = time.monotonic() + seconds
     while not condition():

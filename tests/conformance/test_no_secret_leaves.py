@@ -20,6 +20,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from tests import forked
 from tests.conformance.observe import rclones, running, wait_for
 from tests.servers import process
 from tests.servers.base import Options, Server
@@ -138,6 +139,17 @@ def say(site: Site, *args: str, written: bool = False) -> tuple[int, bytes]:
     return done.returncode, done.stdout
 
 
+def call(site: Site, *args: str, written: bool = False) -> tuple[int, bytes]:
+    """Do the same in a process that shows no arguments and variables of its own in /proc."""
+    if not written:
+        site.write_env()
+    module = site.storage_class.rpartition(".")[0]
+    done = forked.run(
+        site.command(*args), cwd=site.folder, env=site.environ(), module=module, timeout=120
+    )
+    return done.returncode, (done.stdout + done.stderr).encode()
+
+
 def secretive(server: Server, options: Options, folder: Path) -> Secretive:
     site = Secretive.on(server, options, folder)
     site.add("photo.jpg", os.urandom(200_000))
@@ -152,7 +164,7 @@ def test_a_run_and_what_it_leaves_hold_no_secret(
     with watching(site) as seen:
         code, said = say(site, "migrate", "--bwlimit=500k")
     as_json = site.run("verify")
-    _, config = say(site, "config")
+    _, config = call(site, "config")
     assert (code, as_json.code) == (0, 0), said
     assert site.leaked(said, config, as_json.out.encode(), *seen.arguments) == set()
     assert site.open_to_others() == []
@@ -196,10 +208,10 @@ def test_secrets_that_only_some_sites_have_do_not_leave_either(
         }
         site = secretive(server, options, tmp_path)
         with watching(site) as seen:
-            code, said = say(site, "migrate", "--bwlimit=500k")
+            code, said = call(site, "migrate", "--bwlimit=500k")
         assert (code, proxy.errors) == (0, []), said
         assert proxy.writes
-    _, config = say(site, "config")
+    _, config = call(site, "config")
     assert site.leaked(said, config, *seen.arguments) == set()
 
 
@@ -221,7 +233,7 @@ def test_a_refusal_tells_no_secret(
 ) -> None:
     options, codes = wrong(bucket)[case]
     site = secretive(server, options, tmp_path)
-    code, said = say(site, "migrate", "--sample=5%")
+    code, said = call(site, "migrate", "--sample=5%")
     assert site.leaked(said) == set()
     assert code in codes, said
 
@@ -235,7 +247,7 @@ def test_what_a_server_says_of_a_secret_is_masked(
         site = secretive(server, options, tmp_path)
         words = f"<Code>AccessDenied</Code><Message>{bucket['secret_key']}</Message>"
         proxy.answer(403, f"<Error>{words}</Error>".encode(), times=100, matching=f"^{method}")
-        code, said = say(site, "migrate")
+        code, said = call(site, "migrate")
     assert code == 5
     logs = [log.read_bytes() for log in site.runs.glob("*/rclone.log.jsonl")]
     assert b"***" in b"".join((said, *logs))
@@ -265,7 +277,7 @@ def test_an_error_tells_no_secret(tmp_path: Path, case: str) -> None:
     options, codes = unusable()[case]
     site = Secretive(folder=tmp_path, options=options)
     site.add("photo.jpg")
-    code, said = say(site, "migrate")
+    code, said = call(site, "migrate")
     assert site.leaked(said) == set()
     assert code in codes, said
 
@@ -280,6 +292,6 @@ def test_broken_json_is_shown_without_its_secrets(tmp_path: Path, spoil: tuple[s
     site.write_env()
     env = site.folder / ".env"
     env.write_text(env.read_text().replace(*spoil))
-    code, said = say(site, "plan", written=True)
+    code, said = call(site, "plan", written=True)
     assert code == 2, said
     assert site.leaked(said) == set()

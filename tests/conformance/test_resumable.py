@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conformance.observe import Held, key_of, rclones, running, wait_for
+from tests import servers
+from tests.conformance.observe import ONE_OF_EACH, Held, key_of, rclones, running, wait_for
 from tests.servers.base import Options, Server
 from tests.site import Site
 
@@ -18,6 +19,12 @@ STAGES = ("asking", "listing", "comparing", "copying", "checking", "reading back
 SECONDS_TO_DIE = 3.0
 
 
+def test_there_is_one_of_each_family() -> None:
+    kinds = servers.kinds().values()
+    assert {kind.family for kind in kinds if kind.name in ONE_OF_EACH} == {k.family for k in kinds}
+    assert len(ONE_OF_EACH) == len({kind.family for kind in kinds})
+
+
 def many(server: Server, options: Options, folder: Path) -> Site:
     site = Site.on(server, options, folder)
     for number in range(MANY):
@@ -25,6 +32,7 @@ def many(server: Server, options: Options, folder: Path) -> Site:
     return site
 
 
+@pytest.mark.on(*ONE_OF_EACH)
 def test_a_run_killed_in_each_stage_ends_as_an_undisturbed_one(
     server: Server, bucket: Options, tmp_path: Path
 ) -> None:
@@ -100,6 +108,7 @@ def test_an_interrupted_run_waits_for_no_store(
     assert (code, left) == (130, {})
 
 
+@pytest.mark.on(*ONE_OF_EACH)
 def test_an_interrupted_run_says_how_to_go_on_and_keeps_what_it_knows(
     server: Server, bucket: Options, tmp_path: Path
 ) -> None:
@@ -120,6 +129,7 @@ def test_an_interrupted_run_says_how_to_go_on_and_keeps_what_it_knows(
     assert (done.code, done.states()) == (0, {"verified": MANY}), done.err
 
 
+@pytest.mark.on(*ONE_OF_EACH)
 def test_one_run_at_a_time_and_a_dead_one_holds_nobody_up(
     server: Server, bucket: Options, tmp_path: Path
 ) -> None:

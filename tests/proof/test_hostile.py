@@ -22,7 +22,7 @@ from orchestrator.storage import supported
 from orchestrator.template import parse
 from tests.proof import inputs
 from tests.proof.figures import Proof, Tally
-from tests.proof.prefork import program
+from tests.proof.prefork import Program, program
 from tests.proof.world import CODES, CONTROL, FOLDER, World, snapshot
 from tests.servers.base import Options, Server
 from tests.servers.process import free_address
@@ -34,10 +34,15 @@ ENDED = frozenset({0, 2, 5, 6, 7})
 TEMPLATES = ROOT / "rclone_templates"
 
 
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
+@pytest.fixture(scope="session")
+def started() -> Iterator[Program]:
     with program() as started:
-        yield World.made(tmp_path.resolve() / "world", started)
+        yield started
+
+
+@pytest.fixture
+def world(tmp_path: Path, started: Program) -> World:
+    return World.made(tmp_path.resolve() / "world", started)
 
 
 def attempt(tally: Tally, world: World, label: str, *args: str, **how: object) -> int:
