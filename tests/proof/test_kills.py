@@ -24,6 +24,7 @@ from tests.proof.kills import (
     ground,
     interruptions,
     kills,
+    kills_in_rows,
 )
 from tests.proof.power import cuts
 from tests.servers.base import Server
@@ -58,11 +59,12 @@ def hears_ctrl_c() -> Iterator[None]:
 
 
 def test_a_run_killed_anywhere_ends_as_an_undisturbed_one(prepared: Ground, proof: Proof) -> None:
-    drawn = kills(
-        proof.seed,
-        prepared.undisturbed.seconds,
-        proof.size(200 if prepared.server.name == "rclone_s3" else 100, 4),
-    )
+    seconds = prepared.undisturbed.seconds
+    if proof.full:
+        number = 330 if prepared.server.name == "rclone_s3" else 60
+        drawn = kills_in_rows(proof.seed, seconds, number, row=6)
+    else:
+        drawn = kills(proof.seed, seconds, 4)
     tally, fell = go_through_all(prepared, drawn)
     proof.says(f"kills {fell}")
     proof.holds("kill anywhere", tally)
@@ -125,4 +127,5 @@ def test_the_harness_sees_what_goes_wrong(prepared: Ground) -> None:
     said = case.told()
     for wrong in ("a secret lies", "are left", "sent again", "the store dif", "the ledger dif"):
         assert wrong in said
-    assert len(case.wrong) == 5, said
+    assert "1 are called verified and are not there" in said
+    assert len(case.wrong) == 6, said
