@@ -60,6 +60,7 @@ class Blow:
     moment: float
     signals: tuple[signal.Signals, ...] = (signal.SIGKILL,)
     gap: float = 0.0  # seconds between two signals
+    objects: int = 0  # that lie in the store by then, however long they take
     patient: bool = False  # the next run starts only when all is quiet
 
 
@@ -159,6 +160,8 @@ def _strike(case: Case, blow: Blow, name: str) -> Going:
     going = case.trial.go(*COMMAND, name=name)
     if going.ended_within(blow.moment):
         return going
+    if blow.objects:
+        wait_for(lambda: len(case.trial.holds()) >= blow.objects, SECONDS)
     for number in blow.signals:
         going.send(number)
         going.ended_within(blow.gap)

@@ -120,7 +120,7 @@ def spoil_after(case: Case) -> None:
 
 
 def test_the_harness_sees_what_goes_wrong(prepared: Ground) -> None:
-    blow = Blow(moment=prepared.undisturbed.seconds * 0.8, patient=True)
+    blow = Blow(moment=0, objects=100, patient=True)
     case = go_through(
         prepared.case("spoilt", [blow]), prepared.undisturbed, spoil_before, spoil_after
     )
