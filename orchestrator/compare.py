@@ -75,6 +75,16 @@ def by_bytes(
     yield from route.map(lambda row: (row, by_client(route, row)), (r for r in rows if r.direct))
 
 
+def begun(route: Route, row: Row) -> bool:
+    """Return whether the object is a beginning of the file, as a killed save() leaves it."""
+    try:
+        with route.path(row).open("rb") as file:
+            return all(file.read(len(data)) == data for data in _fetched(route, row.name))
+    except Exception:  # noqa: BLE001  # any error of any SDK: it cannot be told
+        route.forget_target()
+        return False
+
+
 @dataclass(kw_only=True)
 class Seen:
     """What a read through the class shows beside the bytes; `body` gets a copy of them."""

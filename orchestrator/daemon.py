@@ -28,6 +28,7 @@ STALL: Final = 5.0  # seconds without a byte sent, after which we look whether t
 STUCK: Final = (
     180.0  # and after which rclone is ended all the same: some stores take, and never answer
 )
+REFUSALS: Final = 5  # files, after which the store is not just particular about one of them
 TICK: Final = 0.5  # seconds between two looks at what was sent
 OURS: Final = ("NoCheckDest", "Retries", "Transfers", "UploadHeaders")
 LATER: Final = "see whether the store is overloaded or full, then run the same command again"
@@ -163,6 +164,8 @@ class Daemon:
     _moved: float = field(default_factory=time.monotonic)
     _gained: float = field(default_factory=time.monotonic)
     _seen: tuple[int, int] = (0, 0)
+    _refused: int = 0  # files since the last one that was stored
+    _refusing: float = 0.0  # since when
     _furthest: dict[str, int] = field(default_factory=dict)  # bytes, of files not yet sent
 
     def open(self) -> None:
@@ -224,6 +227,7 @@ class Daemon:
                 self._failed(event)
         elif event.name and "Copied (" in event.message:
             self.files += 1
+            self._refused = 0
             self._furthest.pop(event.name, None)
             if call := self.gate.find(event.name):
                 self.gate.landed(call, event.name)
@@ -235,6 +239,9 @@ class Daemon:
             self.end(fatal)
         if event.name and (call := self.gate.find(event.name)):
             call.last = event.message
+            self._refusing = self._refusing if self._refused else time.monotonic()
+            self._refused += 1
+            self._furthest.pop(event.name, None)  # it begins anew
             self.gate.landed(call, event.name, event.message)
         else:
             self.gate.tell_all(event.message)
@@ -255,15 +262,20 @@ class Daemon:
         if now != self._seen or not self.gate.busy:
             self._seen, self._gained = now, time.monotonic()
         elif time.monotonic() - self._gained > STUCK:
-            what = f"nothing more has reached the store for {STUCK:.0f} s"
-            said = self.gate.last
-            self.end(StuckError(f"{what} ({said})" if said else what, tip=LATER))
+            self._stuck()
+        if self._refused >= REFUSALS and time.monotonic() - self._refusing > STUCK:
+            self._stuck()  # each refused file was sent, so bytes do move
         if sent != self.sent or not self.gate.busy:
             self.sent, self._moved = sent, time.monotonic()
         elif time.monotonic() - self._moved > STALL:
             if gone := self.ears.stalled():
                 self.end(gone)
             self._moved = time.monotonic()
+
+    def _stuck(self) -> None:
+        what = f"nothing more has reached the store for {STUCK:.0f} s"
+        said = self.gate.last
+        self.end(StuckError(f"{what} ({said})" if said else what, tip=LATER))
 
     def end(self, cause: OrchestratorError | None = None) -> None:
         """End rclone; all calls raise EndedError with the first cause."""

@@ -13,7 +13,7 @@ from django.core.exceptions import SuspiciousOperation
 from django.core.files.utils import validate_file_name
 
 from orchestrator.clients import Stored
-from orchestrator.compare import by_bytes, same_name
+from orchestrator.compare import begun, by_bytes, same_name
 from orchestrator.errors import TransferError
 from orchestrator.job import Job, upload_key
 from orchestrator.ledger import OTHER_HEADERS, Change, Ledger, Row, State, decoded
@@ -241,7 +241,8 @@ def _decide(job: Job, row: Row, stored: Stored | None) -> tuple[Any, ...]:
         return State.PLANNED, Change.CHANGED, "", row.hashes, None, row.tags
     if proven and row.evidence:
         return State.VERIFIED, Change.SAME, "", row.hashes, row.evidence, row.tags
-    if stored.size != row.size and not row.packed:
+    unfinished = not proven and row.written and row.direct and stored.size < row.size
+    if stored.size != row.size and not row.packed and not unfinished:
         return _differs(job, row, ours=proven and row.written)
     return _compared(row, stored, job.hashes(row), ours=proven and row.written)
 
@@ -267,10 +268,15 @@ def _compare_bytes(job: Job, uploads: Mapping[int, Upload]) -> None:
         job.ledger.update("state change reason evidence", decided)
 
 
+def _unfinished(job: Job, row: Row) -> bool:
+    return bool(row.written and row.direct and begun(job, row))
+
+
 def _by_bytes(job: Job, rows: list[Row], uploads: Mapping[int, Upload]) -> Iterator[Any]:
     for row, wrong in by_bytes(job, rows, uploads):
         if not wrong:
             yield State.PRESENT, Change.SAME, "", "bytes", row.name
         else:
-            state, change, reason, *_ = _differs(job, row, ours=row.change is Change.CHANGED)
+            ours = row.change is Change.CHANGED or _unfinished(job, row)
+            state, change, reason, *_ = _differs(job, row, ours=ours)
             yield state, change, reason, None, row.name

@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from urllib.parse import quote, quote_plus, unquote
 
@@ -35,7 +36,8 @@ def redactor(secrets: Iterable[str]) -> Redactor:
 
 def _forms(secret: str) -> Iterator[str]:
     yield secret
-    for quoted in (quote(secret, safe=""), quote(secret), quote_plus(secret)):
+    for quoting in (partial(quote, safe=""), quote, quote_plus):
+        quoted = quoting(secret, errors="surrogatepass")
         yield quoted
         yield re.sub("%..", lambda found: found[0].lower(), quoted)
     yield json.dumps(secret)[1:-1]

@@ -79,7 +79,10 @@ def _copied(before: Path, path: Path, identity: Sequence[str]) -> bool:
     with closing(Ledger(before)) as old:
         if old.schema != SCHEMA or old.fact("identity") != list(identity):
             return False
-        ended = old.fact("summary", {}).get("run") == before.parent.name
+        summary = old.fact("summary", {})
+        if not isinstance(summary, dict):
+            raise sqlite3.DatabaseError("damaged")
+        ended = summary.get("run") == before.parent.name
         if not old.sound(thorough=not ended):
             raise sqlite3.DatabaseError("damaged")
         old.copy_to(path)

@@ -322,8 +322,8 @@ def _setting(name: str, kind: str, value: str) -> Any:
         return value
     try:
         return json.loads(value)
-    except ValueError as error:
-        what = f"{name} is not JSON: {error.msg if hasattr(error, 'msg') else error}"
+    except (ValueError, RecursionError) as error:
+        what = f"{name} is not JSON: {getattr(error, 'msg', 'nested too deeply')}"
         raise ConfigurationError(
             what, tip="write it as one line of JSON in single quotes"
         ) from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -355,26 +355,28 @@ def _texts(entries: Mapping[str, Any] | None) -> dict[str, str]:
     return {key: text(value) or "" for key, value in (entries or {}).items()}
 
 
-def _when(entry: Mapping[str, Any]) -> When:
+def _when(entry: Mapping[str, Any], options: Collection[str]) -> When:
+    if unknown := entry.get("when", {}).keys() - options:
+        raise LookupError(f"when: {min(unknown)} is no option")
     return {name: re.compile(pattern) for name, pattern in entry.get("when", {}).items()}
 
 
-def _note(entry: str | Mapping[str, Any]) -> Note:
+def _note(entry: str | Mapping[str, Any], options: Collection[str]) -> Note:
     if isinstance(entry, str):
         return Note(says=entry, when={})
-    return Note(says=entry["says"], when=_when(entry))
+    return Note(says=entry["says"], when=_when(entry, options))
 
 
 def _limit(entry: Mapping[str, Any], name: str) -> Limit | None:
     return Limit(**entry[name]) if name in entry else None
 
 
-def _rule(entry: Mapping[str, Any]) -> Rule:
+def _rule(entry: Mapping[str, Any], options: Collection[str]) -> Rule:
     return Rule(
         name=entry["name"],
-        when=_when(entry),
+        when=_when(entry, options),
         config=_texts(entry.get("config")),
-        site=tuple(_note(note) for note in entry.get("site", ())),
+        site=tuple(_note(note, options) for note in entry.get("site", ())),
         largest=_limit(entry, "largest"),
         largest_saved=_limit(entry, "largest_saved"),
         direct=re.compile(entry["direct"]) if "direct" in entry else None,
@@ -435,6 +437,7 @@ def _tuning(entry: Mapping[str, Any]) -> Tuning:
 def parse(raw: Mapping[str, Any], common: tuple[Known, ...] = ()) -> Template:
     """Turn one YAML document into a Template; raise TemplateError where it is not one."""
     try:
+        options = {*raw["options"], *raw.get("derived", ())}
         return Template(
             family=raw["family"],
             title=raw["title"],
@@ -449,7 +452,7 @@ def parse(raw: Mapping[str, Any], common: tuple[Known, ...] = ()) -> Template:
             config=_texts(raw.get("config")),
             flags=_texts(raw.get("flags")),
             rclone_hashes=raw.get("rclone_hashes", False),
-            rules=tuple(_rule(r) for r in raw.get("rules", ())),
+            rules=tuple(_rule(r, options) for r in raw.get("rules", ())),
             options=_options(raw["options"]),
             derived=_options(raw.get("derived")),
             asked=_asked(raw["asked"]),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,8 @@ import pytest
 
 from orchestrator.daemon import Call, Daemon, EndedError, Gate
 from orchestrator.envfile import Settings
-from orchestrator.errors import AccessRefusedError, RcloneUnusableError
+from orchestrator.errors import AccessRefusedError, RcloneUnusableError, StuckError
+from orchestrator.event import Event
 from orchestrator.job import Route, Wishes
 from orchestrator.job import route as make_route
 from orchestrator.storage import Upload, load
@@ -190,3 +192,22 @@ def test_a_closed_gate_holds_nobody(route: Route) -> None:
         threading.Thread(target=follow).start()
         gate.close()
         assert wait_for(passed.is_set)
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_bytes_of_files_that_are_all_refused_are_no_gain(
+    route: Route, monkeypatch: pytest.MonkeyPatch, stored: bool
+) -> None:
+    """Each is sent before it is refused, so bytes move for as long as there are files."""
+    monkeypatch.setattr("orchestrator.daemon.STUCK", 0.5)
+    daemon = route.rclone.daemon()
+    names = [f"{number:02}" for number in range(20)]
+    with daemon.gate.through(Call(waiting=set(names), transfers=2), 4):
+        for number, name in enumerate(names):
+            daemon._advance(number, [{"name": name, "bytes": 1000 + number}])
+            if stored and number % 4 == 0:
+                daemon.hear(Event(level="info", message="Copied (new)", name=name))
+            else:
+                daemon.hear(Event(level="error", message="Failed to copy: 500", name=name))
+            time.sleep(0.1)
+    assert isinstance(daemon.cause, StuckError) is not stored

@@ -15,7 +15,7 @@ from libcloud.storage.types import Provider
 from orchestrator.envfile import Settings
 from orchestrator.errors import ConfigurationError
 from orchestrator.remote import Remote, translate
-from orchestrator.storage import Target, load
+from orchestrator.storage import Target, _setting, load
 from tests import django_side
 from tests.servers.base import Options, Server
 from tests.servers.libcloud_settings import SETTING, STORAGE_CLASS, LibcloudServer
@@ -145,6 +145,11 @@ def test_settings_that_the_class_would_trip_over_are_explained(
         resolve(full, **options)
     assert text in str(refused.value)
     assert KEY not in str(refused.value)
+
+
+def test_settings_that_are_nested_too_deeply_are_no_bug_of_ours() -> None:
+    with pytest.raises(ConfigurationError, match="nested too deeply"):
+        _setting("LIBCLOUD_PROVIDERS", "json", "[" * 5000)
 
 
 def said(result: Result) -> str:

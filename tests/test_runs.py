@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -39,6 +41,16 @@ def test_a_ledger_that_was_cut_off_is_left_aside_and_named(site: Site, end: floa
     assert len(named) == (1 if end else 0)
     again = site.migrate()
     assert not [note for note in again.report["notes"] if ledger.parent.name in note]
+
+
+def test_a_ledger_whose_facts_are_of_another_kind_is_left_aside_and_named(site: Site) -> None:
+    site.migrate()
+    (ledger,) = ledgers(site)
+    with closing(sqlite3.connect(ledger)) as opened, opened:
+        opened.execute("UPDATE fact SET value = '[1]' WHERE name = 'summary'")
+    done = site.migrate()
+    assert (done.code, done.states()) == (0, {"verified": 40}), done.err
+    assert any(ledger.parent.name in note for note in done.report["notes"])
 
 
 def test_the_ledger_before_a_damaged_one_is_taken(site: Site) -> None:

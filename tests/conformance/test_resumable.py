@@ -10,6 +10,7 @@ import pytest
 
 from tests import servers
 from tests.conformance.observe import ONE_OF_EACH, Held, key_of, rclones, running, wait_for
+from tests.proof.wrong_judge import Planted
 from tests.servers.base import Options, Server
 from tests.site import Site
 
@@ -142,3 +143,34 @@ def test_one_run_at_a_time_and_a_dead_one_holds_nobody_up(
         run.kill()
     assert (site.runs / ".lock").exists()
     assert site.plan().code == 0
+
+
+KILLED_IN_SAVE = """
+import os, signal, sys
+from django.core.files.base import File
+def chunks(self, chunk_size=None):
+    yield self.file.read(3)
+    os.kill(os.getpid(), signal.SIGKILL)
+File.chunks = chunks
+"""
+
+
+@pytest.mark.on("folder")
+@pytest.mark.parametrize(
+    ("stored", "ends"), [(None, "verified"), (b"", "verified"), (b"other", "conflict")]
+)
+def test_what_a_killed_save_left_is_stored_anew_and_what_somebody_else_put_there_is_not(
+    stored: bytes | None, ends: str, server: Server, bucket: Options, tmp_path: Path
+) -> None:
+    """The class writes in place a file whose name rclone would take for another one."""
+    name, data = "a\u2401.jpg", b"much longer than what was stored"
+    site = Site.on(server, bucket, tmp_path)
+    site.add(name, data)
+    assert Planted(**vars(site), defect=KILLED_IN_SAVE).migrate().code == -signal.SIGKILL
+    place = Path(bucket["location"], name)
+    assert place.read_bytes() in (b"", data[:3])
+    if stored is not None:
+        place.write_bytes(stored)
+    done = site.migrate()
+    assert done.states() == {ends: 1}, done.reasons()
+    assert place.read_bytes() == (data if ends == "verified" else stored)

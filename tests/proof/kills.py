@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -17,9 +19,11 @@ from tests.proof.figures import Tally
 from tests.proof.trial import ESCAPED, SECONDS, Going, Held, Trial
 from tests.servers.base import Server
 
+LOG = logging.getLogger(__name__)
 AT_ONCE = 2  # cases
 TRANSFERS = 8
 COMMAND = ("migrate", "--sample=50%", "--no-thumbnails", f"--transfers={TRANSFERS}")
+BACK = 0.25  # of a run's time, at most, that the next one takes to come back to where it was
 SURVIVAL = 5.0  # seconds that a child may outlive its parent's kill
 TO_END = 30.0  # seconds that a run may take to end after a signal that it can hear
 EXTENSIONS = ("jpg", "jpg", "jpg", "png", "css", "txt")
@@ -56,6 +60,7 @@ class Blow:
     moment: float
     signals: tuple[signal.Signals, ...] = (signal.SIGKILL,)
     gap: float = 0.0  # seconds between two signals
+    objects: int = 0  # that lie in the store by then, however long they take
     patient: bool = False  # the next run starts only when all is quiet
 
 
@@ -138,9 +143,10 @@ def go_through(
             survivors = case.trial.at_work()
             if blow.patient or number + 1 < len(case.blows):
                 _quiet(case, survivors)
-            case.left.append(case.trial.holds())
+            case.left.append(_settled(case.trial) if blow.patient else case.trial.holds())
+            case.wrong += false_claims(case.trial, case.left[-1], undisturbed)
             case.wrong += (f"a secret lies about: {s}" for s in case.trial.leaked(case.began))
-            case.stages.append(going.stage())
+            case.stages.append("ended" if going.code == 0 else going.stage())
         between(case)
         again = case.trial.go(*COMMAND, name="again")
         _quiet(case, survivors)
@@ -154,6 +160,8 @@ def _strike(case: Case, blow: Blow, name: str) -> Going:
     going = case.trial.go(*COMMAND, name=name)
     if going.ended_within(blow.moment):
         return going
+    if blow.objects:
+        wait_for(lambda: len(case.trial.holds()) >= blow.objects, SECONDS)
     for number in blow.signals:
         going.send(number)
         going.ended_within(blow.gap)
@@ -181,6 +189,14 @@ def _last_words(going: Going, blow: Blow) -> Iterator[str]:
         yield f"it does not say how to go on: {said[-300:]}"
 
 
+def _settled(trial: Trial) -> Mapping[str, Held]:
+    """Return what is in the store once the server has done with what it was sent last."""
+    before, found = trial.holds(), trial.holds()
+    while before != found:
+        before, found = found, trial.holds()
+    return found
+
+
 def _quiet(case: Case, processes: set[int]) -> None:
     if not wait_for(lambda: not processes & case.trial.at_work(), SURVIVAL):
         case.wrong.append(f"processes outlive the kill by more than {SURVIVAL:.0f} s")
@@ -194,6 +210,7 @@ def judge(case: Case, again: Going, undisturbed: Undisturbed) -> Iterator[str]:
     if "Traceback" in again.said():
         yield "the next run shows a traceback"
     ledger, holds = trial.ledger(), trial.holds()
+    yield from false_claims(trial, holds, undisturbed)
     if ledger != undisturbed.ledger:
         yield f"the ledger differs: {_differences(ledger, undisturbed.ledger)}"
     digests = {key: held.digest for key, held in holds.items()}
@@ -205,6 +222,15 @@ def judge(case: Case, again: Going, undisturbed: Undisturbed) -> Iterator[str]:
         yield "processes are left at the end"
 
 
+def false_claims(
+    trial: Trial, holds: Mapping[str, Held], undisturbed: Undisturbed
+) -> Iterator[str]:
+    """Say which files the ledger calls verified, as it lies there, that are not in the store."""
+    whole = {key for key, held in holds.items() if held.digest == undisturbed.digests.get(key)}
+    if false := sorted(trial.claims() - whole):
+        yield f"{len(false)} are called verified and are not there, as {false[0]}"
+
+
 def _differences(found: Mapping[str, Any], expected: Mapping[str, Any]) -> str:
     names = [n for n in sorted({*found, *expected}) if found.get(n) != expected.get(n)]
     first = names[0]
@@ -212,13 +238,13 @@ def _differences(found: Mapping[str, Any], expected: Mapping[str, Any]) -> str:
 
 
 def _sent_again(case: Case, holds: Mapping[str, Held], undisturbed: Undisturbed) -> Iterator[str]:
-    """Judge how many objects were written though they were there, whole, when the next run began.
+    """Judge how many objects each run wrote though they were there, whole, when it began.
 
     Where it began at once, those that were in flight may have been whole before they were closed.
     """
-    for left, blow in zip(case.left, case.blows, strict=False):
+    for left, then, blow in zip(case.left, [*case.left[1:], holds], case.blows, strict=False):
         whole = {k for k, held in left.items() if held.digest == undisturbed.digests.get(k)}
-        again = sorted(k for k in whole & holds.keys() if holds[k].stamp != left[k].stamp)
+        again = sorted(k for k in whole & then.keys() if then[k].stamp != left[k].stamp)
         case.sent_again += len(again)
         if len(again) > (0 if blow.patient else TRANSFERS):
             yield f"{len(again)} objects were there and were sent again, as {again[0]}"
@@ -232,6 +258,27 @@ def kills(seed: int, seconds: float, number: int) -> list[list[Blow]]:
         patient = bool(len(found) % 2)
         found.append([Blow(moment=draw.uniform(0, seconds), patient=patient) for _ in range(times)])
         left -= times
+    return found
+
+
+def kills_in_rows(seed: int, seconds: float, number: int, row: int) -> list[list[Blow]]:
+    """Draw so many kills, each run going on where the one before was killed.
+
+    Those of a row are uniform over the work of an undisturbed run; each takes some time to come
+    back to where it was.
+    """
+    draw, found = Random(seed), list[list[Blow]]()
+    for first in range(0, number, row):
+        moments = sorted(draw.uniform(0, seconds) for _ in range(min(row, number - first)))
+        gaps = [moment - before for before, moment in zip([0, *moments], moments, strict=False)]
+        back = [0, *(draw.uniform(0, seconds * BACK) for _ in gaps[1:])]
+        patient = [bool(draw.randrange(2)) for _ in gaps]
+        found.append(
+            [
+                Blow(moment=gap + more, patient=waits)
+                for gap, more, waits in zip(gaps, back, patient, strict=True)
+            ]
+        )
     return found
 
 
@@ -252,16 +299,18 @@ def interruptions(seed: int, seconds: float, number: int) -> list[list[Blow]]:
     ]
 
 
+def _gone_through(ground: Ground, numbered: tuple[int, Sequence[Blow]]) -> Case:
+    case = go_through(ground.case(*numbered), ground.undisturbed)
+    LOG.info("%s: sent again %d; %s", numbered[0], case.sent_again, case.told())
+    return case
+
+
 def go_through_all(ground: Ground, drawn: Sequence[Sequence[Blow]]) -> tuple[Tally, str]:
     """Go through all cases, some at once; return the tally, and where the blows fell."""
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        cases = list(
-            pool.map(
-                lambda pair: go_through(ground.case(*pair), ground.undisturbed),
-                enumerate(drawn),
-            )
-        )
-    tally = Tally(cases=sum(map(len, drawn)), missed=[c.told() for c in cases if c.wrong])
+        cases = list(pool.map(partial(_gone_through, ground), enumerate(drawn)))
+    struck = sum(stage != "ended" for case in cases for stage in case.stages)
+    tally = Tally(cases=struck, missed=[c.told() for c in cases if c.wrong])
     fell = Counter(stage for case in cases for stage in case.stages)
     most = max(case.sent_again for case in cases)
     stages = ", ".join(f"{stage} {count}" for stage, count in fell.most_common())

@@ -101,6 +101,7 @@ def whole_files() -> dict[str, bytes]:
 ONCE: tuple[tuple[str, dict[str, object]], ...] = (
     ("storages.backends.azure_storage.AzureStorage", {"connection_string": {}}),
     (inputs.S3, {"location": "\ud800"}),
+    (inputs.S3, {"secret_key": "\ud800"}),
 )
 """What ended a run once."""
 

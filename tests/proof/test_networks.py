@@ -22,6 +22,7 @@ import pytest
 from tests.proof.figures import Proof, Tally
 from tests.proof.tamper import make_files
 from tests.proof.test_on_the_way import site_of, wrong_in
+from tests.proof.wrong_judge import CREDULOUS, FORGIVING, Planted
 from tests.servers.base import Options, Server
 from tests.servers.proxy import Proxy
 from tests.servers.trouble import Trouble, flipping, reset, resetting, slowed
@@ -233,3 +234,58 @@ def ended_clearly(done: Result, codes: frozenset[int], says: str) -> None:
     words = [p["what"] for p in problems] or list(done.reasons().values())
     assert words
     assert all(re.search(says, text) for text in words), words
+
+
+# The harness itself
+
+
+def planted(
+    defect: str, title: str, server: Server, bucket: Options, folder: Path
+) -> tuple[Result, Site, dict[str, bytes]]:
+    chance = random.Random(1)
+    files = make_files(chance, 24)
+    with server.proxied(bucket) as (options, proxy):
+        site = Planted(**vars(site_of(server, options, folder, files)), defect=defect)
+        CASES[title].begin(proxy, chance)
+        return migrated(site)[0], site, files
+
+
+@pytest.mark.on("rclone_s3")
+def test_the_harness_sees_a_program_that_says_verified_of_what_is_not_there(
+    server: Server, bucket: Options, tmp_path: Path
+) -> None:
+    title = "uploads that are only said to be stored"
+    done, site, files = planted(FORGIVING, title, server, bucket, tmp_path)
+    lies = told_wrongly(server, bucket, site, files)
+    assert lies
+    assert set(lies) < files.keys()
+    assert well(server, bucket, files, done) != []
+
+
+@pytest.mark.on("rclone_s3")
+def test_the_harness_sees_a_program_that_believes_an_answer_with_a_wrong_body(
+    server: Server, bucket: Options, tmp_path: Path
+) -> None:
+    title = "a login page in the place of downloads"
+    done, _, files = planted(CREDULOUS, title, server, bucket, tmp_path)
+    assert done.states() == {"verified": len(files)}
+    with pytest.raises(AssertionError):
+        ended_clearly(done, CASES[title].codes, CASES[title].says)
+
+
+@pytest.mark.on("rclone_s3")
+def test_the_harness_sees_an_end_without_its_cause_and_a_store_that_lost_an_object(
+    server: Server, bucket: Options, tmp_path: Path
+) -> None:
+    title = "403 of an expired token after a while"
+    done, site, files = planted("import sys\n", title, server, bucket, tmp_path)
+    ended_clearly(done, CASES[title].codes, CASES[title].says)
+    with pytest.raises(AssertionError):
+        ended_clearly(done, CASES[title].codes, "quota")
+    with pytest.raises(AssertionError):
+        ended_clearly(done, frozenset({6}), CASES[title].says)
+    again = replace(site, options=bucket).migrate("--no-thumbnails")
+    assert well(server, bucket, files, again) == []
+    lost = min(files)
+    server.delete(bucket, lost)
+    assert well(server, bucket, files, again) == [lost]

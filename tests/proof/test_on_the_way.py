@@ -12,6 +12,7 @@ import pytest
 
 from tests.proof.figures import Proof, Tally
 from tests.proof.tamper import make_files
+from tests.proof.wrong_judge import FORGIVING, SUSPICIOUS, Planted
 from tests.servers.base import Headers, Options, Server
 from tests.servers.dropbox import DropboxServer
 from tests.servers.dropbox_account import Entry
@@ -38,13 +39,21 @@ def wrong_in(server: Server, options: Options, files: Mapping[str, bytes]) -> se
 
 
 def told(proof: Proof, done: Result, files: Mapping[str, bytes], wrong: set[str]) -> None:
-    """Hold the report against the store: it blames what is wrong there, and nothing else."""
-    blamed = done.reasons().keys()
-    missed = sorted(wrong - blamed)
-    proof.holds(TAMPERED, Tally(cases=len(wrong), missed=missed))
-    alarms = [f"{name}: {done.reasons()[name]}" for name in sorted(blamed - wrong)]
-    proof.holds(SOUND, Tally(cases=len(files) - len(wrong), false_alarms=alarms))
+    tampered, sound = judge(done, files, wrong)
+    proof.holds(TAMPERED, tampered)
+    proof.holds(SOUND, sound)
     assert done.code in {6, 7}, done.out[-2000:]
+
+
+def judge(done: Result, files: Mapping[str, bytes], wrong: set[str]) -> tuple[Tally, Tally]:
+    """Hold the report against the store: it blames what is wrong there, and nothing else."""
+    blamed = done.reasons()
+    missed = sorted(wrong - blamed.keys())
+    alarms = [f"{name}: {reason}" for name, reason in blamed.items() if name not in wrong]
+    return (
+        Tally(cases=len(wrong), missed=missed),
+        Tally(cases=len(files) - len(wrong), false_alarms=alarms),
+    )
 
 
 def site_of(server: Server, options: Options, folder: Path, files: Mapping[str, bytes]) -> Site:
@@ -150,3 +159,28 @@ def test_a_file_that_is_corrupted_on_its_way_by_ftp_is_named(
     wrong = wrong_in(server, bucket, files)
     assert wrong
     told(proof, done, files, wrong)
+
+
+# The harness itself
+
+
+@pytest.mark.on("rclone_s3")
+@pytest.mark.parametrize(("defect", "sees"), [(FORGIVING, "missed"), (SUSPICIOUS, "false_alarms")])
+def test_the_harness_sees_a_program_that_judges_wrongly(
+    defect: str, sees: str, server: Server, bucket: Options, tmp_path: Path
+) -> None:
+    chance = random.Random(1)
+    files = make_files(chance, 24)
+    bad = chance.sample(sorted(files), len(files) // SHARE)
+    with server.proxied(bucket) as (options, proxy):
+        for name in bad:
+            put = partial(server.put, bucket, name, flipped(files[name], chance), **KEPT)
+            proxy.trouble(Trouble(after=put), matching=storing(server, name))
+        site = site_of(server, options, tmp_path, files)
+        done = Planted(**vars(site), defect=defect).migrate("--no-thumbnails")
+    assert wrong_in(server, bucket, files) == set(bad)
+    tampered, sound = judge(done, files, set(bad))
+    assert {"missed": bool(tampered.missed), "false_alarms": bool(sound.false_alarms)} == {
+        "missed": sees == "missed",
+        "false_alarms": sees == "false_alarms",
+    }

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 from tests.conformance.test_no_secret_leaves import Secretive, forms
@@ -173,6 +174,25 @@ class Trial:
         with closing(sqlite3.connect(where, uri=True)) as ledger:
             rows = ledger.execute(f"SELECT {', '.join(FACTS)} FROM entry WHERE state <> 'gone'")
             return {str(row[0]): dict(zip(FACTS, row, strict=True)) for row in rows}
+
+    def claims(self) -> set[str]:
+        """Return where the objects lie that the newest ledger calls verified, as a kill left it.
+
+        A copy is asked: who opens a ledger takes back what was not finished.
+        """
+        ledgers = sorted(self.site.runs.glob("2*/ledger.sqlite"))
+        if not ledgers:
+            return set()
+        with TemporaryDirectory() as folder:
+            for path in ledgers[-1].parent.glob("ledger.sqlite*"):
+                shutil.copy(path, folder)
+            with closing(sqlite3.connect(f"{folder}/ledger.sqlite")) as ledger:
+                if not ledger.execute(
+                    "SELECT 1 FROM sqlite_master WHERE name = 'entry'"
+                ).fetchone():
+                    return set()
+                rows = ledger.execute("SELECT key FROM entry WHERE state = 'verified'")
+                return {self.store.name(str(key)) for (key,) in rows}
 
     def newest(self, name: str) -> Path:
         return max(self.site.runs.glob(f"2*/{name}"))

@@ -35,6 +35,18 @@ Ledger.update = update
 """
 """It calls some of the files broken that it found to be sound."""
 
+CREDULOUS = """
+import sys
+from orchestrator import compare, readback
+def equal(route, row, read):
+    for _ in read(route, row.name):
+        pass
+    return ""
+compare._equal = equal
+readback.headers = lambda route, row, told=None: ""
+"""
+"""It believes each answer to a download, whatever its bytes and headers."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Planted(Site):
