@@ -323,7 +323,8 @@ def _setting(name: str, kind: str, value: str) -> Any:
     try:
         return json.loads(value)
     except (ValueError, RecursionError) as error:
-        what = f"{name} is not JSON: {getattr(error, 'msg', 'nested too deeply')}"
+        why = getattr(error, "msg", "it holds a number that is too long, or is nested too deeply")
+        what = f"{name} is not JSON: {why}"
         raise ConfigurationError(
             what, tip="write it as one line of JSON in single quotes"
         ) from error

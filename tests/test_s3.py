@@ -14,6 +14,7 @@ from tests.servers.base import Options, Server
 from tests.servers.proxy import Proxy
 
 ERROR = b"<?xml version='1.0'?><Error><Code>InternalError</Code><Message>later</Message></Error>"
+LOGIN = b"<html><body>Please log in</body></html>"
 LISTING = "list-type=2"
 KEYS = [f"a/{n:03}.jpg" for n in range(30)]
 pytestmark = pytest.mark.on("rclone_s3")
@@ -34,8 +35,8 @@ def target_on(server: Server, bucket: Options) -> Iterator[tuple[Target, Proxy]]
         yield load(settings), proxy
 
 
-@pytest.mark.parametrize("page", [ERROR, b"<ListBucketResult><Contents><Key>a</Key>"])
-def test_a_page_that_is_an_error_or_broken_off_is_asked_for_again(
+@pytest.mark.parametrize("page", [ERROR, LOGIN, b"<ListBucketResult><Contents><Key>a</Key>"])
+def test_a_page_that_is_an_error_or_no_listing_or_broken_off_is_asked_for_again(
     server: Server, bucket: Options, page: bytes
 ) -> None:
     with target_on(server, bucket) as (target, proxy):
@@ -44,12 +45,13 @@ def test_a_page_that_is_an_error_or_broken_off_is_asked_for_again(
         assert sum("list-type=2" in request.query for request in proxy.requests) == 2
 
 
-def test_a_store_that_answers_with_errors_only_has_no_empty_listing(
-    server: Server, bucket: Options
+@pytest.mark.parametrize(("page", "says"), [(ERROR, "InternalError"), (LOGIN, "502")])
+def test_a_store_that_answers_with_no_listing_has_no_empty_one(
+    server: Server, bucket: Options, page: bytes, says: str
 ) -> None:
     with target_on(server, bucket) as (target, proxy):
-        proxy.answer(200, ERROR, matching=LISTING, times=100)
-        with pytest.raises(Exception, match="InternalError"):
+        proxy.answer(200, page, matching=LISTING, times=100)
+        with pytest.raises(Exception, match=says):
             list(target.client.objects(""))
 
 

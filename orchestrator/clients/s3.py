@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from functools import cache, partial
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -85,7 +86,7 @@ class Client(clients.Client):
                     return
                 last = stored.key
                 yield stored
-            if not page["IsTruncated"]:
+            if not page.get("IsTruncated"):
                 return
             while left and left[0] <= last:
                 left.popleft()
@@ -165,6 +166,8 @@ def _take_objects(
         return  # botocore says what is wrong
     space, is_page, _rest = root.tag.partition("ListBucketResult")
     if not is_page:
+        if root.tag != "Error" and response_dict["status_code"] == HTTPStatus.OK:
+            response_dict["status_code"] = HTTPStatus.BAD_GATEWAY  # no listing is no empty one
         return
     plain = root.findtext(f"{space}EncodingType") != "url"
     found, others = [], []
