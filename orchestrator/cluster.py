@@ -66,6 +66,9 @@ class Cluster:
     _sent: tuple[int, int] = (0, 0)
     _seen: float = field(default_factory=time.monotonic)  # when there was last a fit machine
 
+    def prepare(self) -> None:
+        """Nothing: machines are asked when there is something to do."""
+
     def __enter__(self) -> Self:
         memory = self.job.wishes.memory // max(1, self.at.local)
         self._proof = str(self.job.source), member.versions(), self._drawn()

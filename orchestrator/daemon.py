@@ -13,24 +13,24 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from orchestrator.errors import OrchestratorError, RcloneUnusableError, StuckError
 from orchestrator.event import Event
+from orchestrator.gate import Call, Flight, Gate
 
 PATIENCE: Final = 20.0  # seconds that rclone gets to open its socket
-LAST_WORDS: Final = 1.0  # seconds that its log may be behind its answer
 STALL: Final = 5.0  # seconds without a byte sent, after which we look whether the store is there
 STUCK: Final = (
     180.0  # and after which rclone is ended all the same: some stores take, and never answer
 )
 REFUSALS: Final = 5  # files, after which the store is not just particular about one of them
 TICK: Final = 0.5  # seconds between two looks at what was sent
-OURS: Final = ("NoCheckDest", "Retries", "Transfers", "UploadHeaders")
+OURS: Final = ("Checkers", "NoCheckDest", "Retries", "Transfers", "UploadHeaders")
 LATER: Final = "see whether the store is overloaded or full, then run the same command again"
 USER: Final = "media-orchestrator"
 
@@ -41,93 +41,6 @@ class EndedError(Exception):
     def __init__(self, cause: OrchestratorError | None) -> None:
         super().__init__("rclone ended")
         self.cause = cause
-
-
-@dataclass(kw_only=True)
-class Call:
-    """A list of files on its way: which are still waiting, and what was said of the others."""
-
-    waiting: set[str]
-    transfers: int
-    errors: dict[str, str] = field(default_factory=dict)
-    last: str = ""
-
-    @property
-    def flying(self) -> int:
-        return min(len(self.waiting), self.transfers)
-
-    def unsent(self) -> dict[str, str]:
-        """Return why each file that was not sent was not."""
-        return {**dict.fromkeys(self.waiting, self.last or "rclone did not find it"), **self.errors}
-
-
-class Gate:
-    """Lets a list in as soon as there is room for it beside those in flight: none drains alone.
-
-    Each list gets half of the files that may be in flight, so two fill them.
-    """
-
-    def __init__(self) -> None:
-        self._calls: list[Call] = []
-        self._turn = threading.Condition()
-        self._share = 1.0
-        self.last = ""
-        self.closed = False
-
-    @contextmanager
-    def through(self, call: Call, limit: int) -> Iterator[None]:
-        with self._turn:
-            self._turn.wait_for(lambda: self.closed or self._room(call, limit))
-            call.transfers = max(1, min(call.transfers, int(limit * self._share)))
-            self._calls.append(call)
-        try:
-            yield
-        finally:
-            with self._turn:
-                self._calls.remove(call)
-                self._turn.notify_all()
-
-    def _room(self, call: Call, limit: int) -> bool:
-        flying = sum(other.flying for other in self._calls)
-        return not flying or flying + call.flying <= max(1, int(limit * self._share))
-
-    def find(self, name: str) -> Call | None:
-        with self._turn:
-            return next((call for call in self._calls if name in call.waiting), None)
-
-    def landed(self, call: Call, name: str, error: str = "") -> None:
-        with self._turn:
-            call.waiting.discard(name)
-            if error:
-                self.last = call.errors[name] = error
-            if len(call.waiting) < call.transfers:  # before that it makes no room for others
-                self._turn.notify_all()
-
-    def tell_all(self, said: str) -> None:
-        with self._turn:
-            for call in self._calls:
-                call.last = said
-
-    def settle(self, call: Call) -> None:
-        """Wait until the log has said of each file what became of it; of some it never does."""
-        with self._turn:
-            self._turn.wait_for(lambda: self.closed or not call.waiting, LAST_WORDS)
-
-    def throttle(self) -> None:
-        """Halve what may be in flight; each list that gets through then brings a quarter back."""
-        self._share = max(self._share / 2, 1 / 64)
-
-    def recover(self) -> None:
-        self._share = min(self._share * 1.25, 1.0)
-
-    @property
-    def busy(self) -> bool:
-        return bool(self._calls)
-
-    def close(self) -> None:
-        with self._turn:
-            self.closed = True
-            self._turn.notify_all()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,9 +102,9 @@ class Daemon:
             )
         threading.Thread(target=self._watch, daemon=True).start()
 
-    def copy(self, request: Mapping[str, Any], call: Call, limit: int) -> None:
+    def copy(self, request: Mapping[str, Any], call: Call, flight: Flight) -> None:
         """Copy a list; raise EndedError if rclone ends over it. `call` tells what was sent."""
-        with self.gate.through(call, limit):
+        with self.gate.through(call, flight):
             if not self.alive:
                 raise EndedError(self.cause)
             config = {**request["_config"], "Transfers": call.transfers}
@@ -203,8 +116,6 @@ class Daemon:
             self.gate.settle(call)
         if self.cause:
             raise EndedError(self.cause)
-        if not call.errors:
-            self.gate.recover()
 
     def ask(self, command: str, request: Mapping[str, Any]) -> dict[str, Any]:
         connection = _Unix(self.address)
@@ -234,7 +145,7 @@ class Daemon:
 
     def _failed(self, event: Event) -> None:
         if self.ears.throttled(event.message):
-            self.gate.throttle()
+            self.gate.pace.throttle()
         if fatal := self.ears.fatal(event.message):
             self.end(fatal)
         if event.name and (call := self.gate.find(event.name)):

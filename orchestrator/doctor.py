@@ -31,6 +31,7 @@ from orchestrator.errors import (
     OrchestratorError,
     TransferError,
 )
+from orchestrator.gate import Flight
 from orchestrator.inventory import Rules, walk
 from orchestrator.job import Route, Wishes, route
 from orchestrator.known import explain
@@ -245,7 +246,7 @@ def _route(target: Target) -> Iterator[Route]:
 def _by_rclone(way: Route, name: str) -> None:
     upload = way.target.upload(way.target.key(name))
     try:
-        unsent = way.rclone.copy_names([name], upload, 1).unsent()
+        unsent = way.rclone.copy_names([name], upload, Flight(start=1, most=1)).unsent()
     except EndedError as ended:
         raise ended.cause or TransferError("rclone ended unexpectedly") from ended
     if unsent:

@@ -153,6 +153,7 @@ def rclone(target: Target, remote: Remote, source: Path, work: Path, wishes: Wis
             stalled=lambda: unreachable(target, source),
         ),
         passed=target.template.pass_environment,
+        checkers=max(tuning.checkers, tuning.most_transfers // 2),
         extra=tuple(extra),
     )
 

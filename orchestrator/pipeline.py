@@ -7,6 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -79,10 +80,12 @@ def resolve(env_file: Path | None) -> tuple[Target, Remote]:
 def run(request: Request, observer: Observer) -> tuple[Report, Path, OrchestratorError | None]:
     """Carry out one command; return its report, its folder, and what ended it early."""
     binary = rclone_binary.find()
-    version = rclone_binary.version(binary)
-    if limit := _limit(request.wishes):
-        rclone_binary.require_flag(binary, limit)
-    target, remote = _usable(request)
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(rclone_binary.version, binary)  # while Django and the SDK are imported
+        if limit := _limit(request.wishes):
+            rclone_binary.require_flag(binary, limit)
+        target, remote = _usable(request)
+        version = answer.result()
     gc.freeze()  # Django's and the SDK's objects stay: to look at them again costs 0.1 s each time
     with runs.locked(request.runs):
         folder = runs.create(request.runs)
@@ -187,11 +190,13 @@ def _probe(state: _Run) -> None:
         raise explain(target.template, target.redact(words(error))) from error
 
 
-def _plan(request: Request, state: _Run) -> None:
+def _plan(request: Request, state: _Run, crew: Crew | None = None) -> None:
     job = state.job
     with state.stage("preflight"):
         job.observer.stage(f"asking {job.remote.vendor}")
         _probe(state)
+    if crew:
+        crew.prepare()
     with state.stage("inventory"):
         job.observer.stage(f"listing {job.source}")
         wishes = job.wishes
@@ -206,7 +211,7 @@ def _plan(request: Request, state: _Run) -> None:
 
 def _migrate(request: Request, state: _Run) -> None:
     crew = _crew(request, state)
-    _plan(request, state)
+    _plan(request, state, crew)
     job = state.job
     if job.ledger.count(f"state = '{State.REFUSED}'")[0] and not job.wishes.skip_refused:
         return

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -23,13 +24,14 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import count
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 from rclone import RClone
 
-from orchestrator.daemon import Call, Daemon, Ears, EndedError, credentials
+from orchestrator.daemon import Daemon, Ears, EndedError, credentials
 from orchestrator.errors import ConfigurationError, RcloneUnusableError
 from orchestrator.event import Event, event
+from orchestrator.gate import Call, Flight
 from orchestrator.redact import Redactor
 from orchestrator.remote import NAME, Remote
 from orchestrator.storage import Upload
@@ -47,6 +49,8 @@ LOGGING: Final = (
     *("--use-json-log", "--log-level=INFO", "--stats=1s", "--stats-log-level=NOTICE"),
 )
 LONGEST_ADDRESS: Final = 100  # bytes; the system takes 107 for a socket
+PACE: Final = 0.02  # seconds between two looks at what rclone has logged
+AT_ONCE: Final = 1 << 16  # bytes: as much as a pipe holds
 OPEN_FILES: Final = Path("/proc/self/fd")
 # Hashes what comes in by standard input, which never does: it lives until that is closed. `rcd`
 # would outlive us.
@@ -71,6 +75,7 @@ class Rclone(RClone):
     redact: Redactor
     ears: Ears
     passed: tuple[str, ...] = ()
+    checkers: int = 8  # while copying; with the transfers they are the connections that stay open
     extra: tuple[str, ...] = ()
     commands: dict[str, str] = field(default_factory=dict)  # by command and headers
 
@@ -86,22 +91,33 @@ class Rclone(RClone):
         self._passed: tuple[int, ...] = ()
         self._elsewhere: Path | None = None
 
-    def copy_names(self, names: Collection[str], upload: Upload, limit: int) -> Call:
-        """Upload the named files, at most `limit` of them and of others in flight at once.
+    def copy_names(self, names: Collection[str], upload: Upload, flight: Flight) -> Call:
+        """Upload the named files, so many of them and of others in flight at once.
 
         Return what became of each; raise EndedError if rclone ended over it.
         """
-        call = Call(waiting=set(names), transfers=-(-limit // 2))
+        call = Call(waiting=set(names))
         with self._list(names) as listed:
             request = {
                 "srcFs": str(self.source),
                 "dstFs": {"_name": NAME, "_root": self.remote.path, **dict(upload.config)},
-                "_config": {"NoCheckDest": True, "Retries": 1, "UploadHeaders": _headers(upload)},
+                "_config": {
+                    "NoCheckDest": True,
+                    "Retries": 1,
+                    "Checkers": self.checkers,
+                    "UploadHeaders": _headers(upload),
+                },
                 "_filter": {"FilesFromRaw": [str(listed)]},
             }
-            self.daemon().copy(request, call, limit)
+            self.daemon().copy(request, call, flight)
         headers = [f"--header-upload={header}" for header in upload.headers]
-        flags = ["--no-check-dest", "--retries=1", f"--transfers={limit}", *PATIENCE, *self.extra]
+        flags = [
+            "--no-check-dest",
+            "--retries=1",
+            f"--transfers={flight.start}",
+            *PATIENCE,
+            *self.extra,
+        ]
         self._note("copy", headers, [*flags, *headers])
         self._note("check", [], ["--one-way", *self.extra])
         return call
@@ -260,16 +276,28 @@ class Rclone(RClone):
         """Keep each line of its log, without secrets, and hand it on."""
         assert child.stderr is not None  # noqa: S101  # PIPE was asked for
         with (
-            suppress(ValueError),  # closed by _end
+            suppress(ValueError, OSError),  # closed by _end
             _private(self.work.parent / "rclone.log.jsonl").open("a", encoding="utf-8") as log,
         ):
-            for line in child.stderr:
-                text = line.decode("utf-8", "replace")
-                found = event(text, self.redact)
-                log.write(self.redact(text))
-                if found.level != "info":
+            for lines in _paced(child.stderr):
+                found = [event(line, self.redact) for line in lines]
+                log.write(self.redact("".join(lines)))
+                if any(one.level != "info" for one in found):
                     log.flush()
-                handle(found)
+                for one in found:
+                    handle(one)
+
+
+def _paced(stream: IO[bytes]) -> Iterator[list[str]]:
+    """Yield the lines that have come; to wake up for each of a thousand a second costs more."""
+    rest = b""
+    while data := os.read(stream.fileno(), AT_ONCE):
+        *lines, rest = (rest + data).split(b"\n")
+        if lines:
+            yield [line.decode("utf-8", "replace") + "\n" for line in lines]
+        time.sleep(PACE)
+    if rest:
+        yield [rest.decode("utf-8", "replace") + "\n"]
 
 
 _COMMON: Final = (*FAITHFUL, *LOGGING)

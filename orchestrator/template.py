@@ -259,6 +259,7 @@ class Names:
 @dataclass(frozen=True, kw_only=True)
 class Tuning:
     transfers: int
+    most_transfers: int  # where the store is found to take more
     checkers: int
     readers: int
     flags: tuple[str, ...]
@@ -426,6 +427,7 @@ def _names(entry: Mapping[str, Any]) -> Names:
 def _tuning(entry: Mapping[str, Any]) -> Tuning:
     return Tuning(
         transfers=entry["transfers"],
+        most_transfers=entry.get("most_transfers", entry["transfers"]),
         checkers=entry["checkers"],
         readers=entry["readers"],
         flags=tuple(entry.get("flags", ())),

@@ -29,6 +29,9 @@ TICK: Final = 0.5  # seconds between two looks at what was sent
 class Crew(AbstractContextManager["Crew"], Protocol):
     """Who does the shards: threads of this process, or other machines."""
 
+    def prepare(self) -> None:
+        """Make ready in the background what takes a while: the store answers, the plan is made."""
+
     def results(self, shards: Iterable[Shard]) -> Iterator[Done | None]:
         """Yield what became of each shard, in any order, and None every now and then.
 
@@ -49,6 +52,9 @@ class Threads:
 
     route: Route
     _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(AT_ONCE, "shard"))
+
+    def prepare(self) -> None:
+        self._pool.submit(self.route.rclone.daemon)  # who needs it first sees what went wrong
 
     def __enter__(self) -> Self:
         return self

@@ -13,6 +13,7 @@ from orchestrator.clients import Stored
 from orchestrator.compare import MOVED, proven
 from orchestrator.daemon import EndedError
 from orchestrator.errors import OrchestratorError, StuckError, TransferError
+from orchestrator.gate import Flight
 from orchestrator.job import PAUSES, Route
 from orchestrator.known import words
 from orchestrator.ledger import Row, State
@@ -105,49 +106,50 @@ def _send(route: Route, shard: Shard) -> dict[str, str]:
     """Return why each file that could not be sent was not."""
     wrong: dict[str, str] = {}
     bulk = [row for row in shard.rows if not row.direct]
-    for (batch, limit), rows in _lists(route, bulk).items():
-        wrong |= _copy(route, [row.name for row in rows], shard.uploads[batch], limit)
+    for (batch, flight), rows in _lists(route, bulk).items():
+        wrong |= _copy(route, [row.name for row in rows], shard.uploads[batch], flight)
     direct = (row for row in shard.rows if row.direct)
     saved = route.map(lambda row: (row.name, _save(route, row)), direct)
     return wrong | {name: why for name, why in saved if why}
 
 
-def _lists(route: Route, rows: Sequence[Row]) -> dict[tuple[int, int], list[Row]]:
+def _lists(route: Route, rows: Sequence[Row]) -> dict[tuple[int, Flight], list[Row]]:
     """Group files by their headers, and by whether they are sent in parts, which take memory."""
     tuning = route.target.template.tuning
     groups: dict[tuple[int, bool], list[Row]] = {}
     for row in rows:
         parts = bool(tuning.part_from) and row.size >= tuning.part_from
         groups.setdefault((row.batch or 0, parts), []).append(row)
-    found: dict[tuple[int, int], list[Row]] = {}
+    found: dict[tuple[int, Flight], list[Row]] = {}
     for (batch, parts), group in groups.items():
-        found.setdefault((batch, transfers(route, group, parts=parts)), []).extend(group)
+        found.setdefault((batch, in_flight(route, group, parts=parts)), []).extend(group)
     return found
 
 
-def transfers(route: Route, rows: Sequence[Row], *, parts: bool) -> int:
+def in_flight(route: Route, rows: Sequence[Row], *, parts: bool) -> Flight:
     """Return how many of these files may be in flight at once, within the memory that we may use.
 
     Source: small files wait for round trips and large ones for the wire; facts were measured in
     docs/performance.md.
     """
-    if route.wishes.transfers:
-        return route.wishes.transfers
     tuning, memory = route.target.template.tuning, route.wishes.memory
+    if wished := route.wishes.transfers:
+        return Flight(start=wished, most=wished)
     if parts:
-        return max(1, min(tuning.transfers, memory // 2 // tuning.part_memory))
+        start = max(1, min(tuning.transfers, memory // 2 // tuning.part_memory))
+        return Flight(start=start, most=start)
     mean = sum(row.size for row in rows) // len(rows) + 1
-    fit = min(max(FEWEST, IN_FLIGHT // mean), memory // mean)
-    return max(1, min(tuning.transfers, fit))
+    fit = max(1, min(max(FEWEST, IN_FLIGHT // mean), memory // mean))
+    return Flight(start=min(tuning.transfers, fit), most=min(tuning.most_transfers, fit))
 
 
-def _copy(route: Route, names: Sequence[str], upload: Upload, limit: int) -> dict[str, str]:
+def _copy(route: Route, names: Sequence[str], upload: Upload, flight: Flight) -> dict[str, str]:
     """Have rclone send a list, and again what of it was not sent; return what remains, and why."""
     left = dict.fromkeys(names, "")
     for attempt in range(route.wishes.attempts):
         last: OrchestratorError | None = None
         try:
-            call = route.rclone.copy_names(left, upload, limit)
+            call = route.rclone.copy_names(left, upload, flight)
         except EndedError as ended:
             last = _final(route, ended)
         else:

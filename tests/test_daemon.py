@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from orchestrator.daemon import Call, Daemon, EndedError, Gate
+from orchestrator.daemon import Daemon, EndedError
 from orchestrator.envfile import Settings
 from orchestrator.errors import AccessRefusedError, RcloneUnusableError, StuckError
 from orchestrator.event import Event
+from orchestrator.gate import Call, Flight
 from orchestrator.job import Route, Wishes
 from orchestrator.job import route as make_route
 from orchestrator.storage import Upload, load
-from tests.conformance.observe import wait_for
 
 FOLDER = "django.core.files.storage.FileSystemStorage"
 
@@ -47,7 +46,7 @@ def test_a_list_is_sent_and_what_was_not_found_is_named(route: Route, tmp_path: 
     (route.source / "a").mkdir()
     for name in names:
         (route.source / name).write_text(name)
-    call = route.rclone.copy_names([*names, "a/gone.txt"], Upload(), 8)
+    call = route.rclone.copy_names([*names, "a/gone.txt"], Upload(), Flight(start=8, most=8))
     assert call.unsent() == {"a/gone.txt": "rclone did not find it"}
     assert {(tmp_path / "store" / name).read_text() for name in names} == {*names}
     assert route.rclone.sent[0] == len(names)
@@ -58,7 +57,7 @@ def test_what_rclone_cannot_write_is_named_with_its_reason(route: Route, tmp_pat
     (tmp_path / "store" / "a").mkdir()  # where the file should be
     (tmp_path / "store" / "a" / "b").write_text("kept")
     (route.source / "c").write_text("file")
-    unsent = route.rclone.copy_names(["a", "c"], Upload(), 8).unsent()
+    unsent = route.rclone.copy_names(["a", "c"], Upload(), Flight(start=8, most=8)).unsent()
     assert unsent.keys() == {"a"}
     assert "rename failed" in unsent["a"]
 
@@ -69,8 +68,8 @@ def test_a_dead_rclone_is_an_error_and_the_next_call_starts_another(route: Route
     first.child.kill()
     first.child.wait()
     with pytest.raises(EndedError):
-        first.copy({"_config": {}}, Call(waiting={"a"}, transfers=1), 1)
-    assert not route.rclone.copy_names(["a"], Upload(), 1).unsent()
+        first.copy({"_config": {}}, Call(waiting={"a"}), Flight(start=1, most=1))
+    assert not route.rclone.copy_names(["a"], Upload(), Flight(start=1, most=1)).unsent()
     assert route.rclone.daemon() is not first
 
 
@@ -94,7 +93,7 @@ def test_none_is_started_and_nothing_is_written_for_it_once_the_run_is_being_end
     with pytest.raises(EndedError):
         route.rclone.daemon()
     with pytest.raises(EndedError):
-        route.rclone.copy_names(["a"], Upload(), 1)
+        route.rclone.copy_names(["a"], Upload(), Flight(start=1, most=1))
     assert set(route.rclone.work.iterdir()) == before
 
 
@@ -124,74 +123,8 @@ def test_who_waits_is_told_why_rclone_was_ended(route: Route) -> None:
     daemon = route.rclone.daemon()
     daemon.end(cause)
     with pytest.raises(EndedError) as ended:
-        daemon.copy({"_config": {}}, Call(waiting={"a"}, transfers=1), 1)
+        daemon.copy({"_config": {}}, Call(waiting={"a"}), Flight(start=1, most=1))
     assert ended.value.cause is cause
-
-
-@pytest.mark.parametrize("limit", [1, 3, 64])
-def test_never_more_files_are_in_flight_than_allowed(limit: int) -> None:
-    gate, seen = Gate(), []
-    lists = [{f"{n}-{m}" for m in range(n * 7 % 40 + 1)} for n in range(30)]
-
-    def send(names: set[str]) -> None:
-        call = Call(waiting=set(names), transfers=-(-limit // 2))
-        with gate.through(call, limit):
-            for name in names:
-                seen.append(sum(c.flying for c in gate._calls))
-                gate.landed(call, name)
-
-    threads = [threading.Thread(target=send, args=(names,)) for names in lists]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(20)
-    assert len(seen) == sum(map(len, lists))
-    assert max(seen) <= limit
-
-
-def test_a_second_list_gets_in_when_the_first_is_nearly_done() -> None:
-    gate = Gate()
-    first = Call(waiting=set("abcdef"), transfers=4)
-    second = Call(waiting=set("xyz"), transfers=4)
-    entered = threading.Event()
-
-    def follow() -> None:
-        with gate.through(second, 4):
-            entered.set()
-
-    with gate.through(first, 4):
-        threading.Thread(target=follow).start()
-        for name in "abcd":
-            gate.landed(first, name)
-        assert not entered.wait(0.1)  # two and three are more than four
-        gate.landed(first, "e")
-        assert entered.wait(10)
-
-
-def test_throttling_halves_what_may_be_in_flight_and_it_recovers() -> None:
-    gate = Gate()
-    gate.throttle()
-    with gate.through(Call(waiting=set("abcdef"), transfers=8), 8):
-        assert gate._calls[0].transfers == 4
-    for _ in range(5):
-        gate.recover()
-    with gate.through(Call(waiting=set("abcdef"), transfers=8), 8):
-        assert gate._calls[0].transfers == 8
-
-
-def test_a_closed_gate_holds_nobody(route: Route) -> None:
-    gate = Gate()
-    waiting = Call(waiting={"b"}, transfers=1)
-    passed = threading.Event()
-
-    def follow() -> None:
-        with gate.through(waiting, 1):
-            passed.set()
-
-    with gate.through(Call(waiting={"a"}, transfers=1), 1):
-        threading.Thread(target=follow).start()
-        gate.close()
-        assert wait_for(passed.is_set)
 
 
 @pytest.mark.parametrize("stored", [False, True])
@@ -202,7 +135,7 @@ def test_bytes_of_files_that_are_all_refused_are_no_gain(
     monkeypatch.setattr("orchestrator.daemon.STUCK", 0.5)
     daemon = route.rclone.daemon()
     names = [f"{number:02}" for number in range(20)]
-    with daemon.gate.through(Call(waiting=set(names), transfers=2), 4):
+    with daemon.gate.through(Call(waiting=set(names)), Flight(start=4, most=4)):
         for number, name in enumerate(names):
             daemon._advance(number, [{"name": name, "bytes": 1000 + number}])
             if stored and number % 4 == 0:

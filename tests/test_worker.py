@@ -12,6 +12,7 @@ import pytest
 from orchestrator.compare import MOVED
 from orchestrator.envfile import Settings
 from orchestrator.errors import StuckError
+from orchestrator.gate import Flight
 from orchestrator.inventory import Rules, walk
 from orchestrator.job import Route, Wishes
 from orchestrator.job import route as make_route
@@ -19,7 +20,7 @@ from orchestrator.ledger import Ledger, Row, State
 from orchestrator.plan import address
 from orchestrator.shard import Shard
 from orchestrator.storage import Upload, load
-from orchestrator.worker import Done, transfers, work
+from orchestrator.worker import Done, in_flight, work
 from tests.conformance.observe import Held
 from tests.servers.base import Options, Server
 
@@ -125,17 +126,15 @@ def test_files_in_flight_fit_into_the_memory(
         def fit(size: int, memory: int) -> int:
             wishes = replace(route.wishes, memory=memory * MIB)
             rows = [row._replace(size=size)] * 10
-            return transfers(replace(route, wishes=wishes), rows, parts=size >= 8 * MIB)
+            return in_flight(replace(route, wishes=wishes), rows, parts=size >= 8 * MIB).start
 
         assert fit(30_000, 512) == 64
         assert 8 <= fit(4 * MIB, 512) <= 16
         assert fit(4 * MIB, 32) * 4 <= 32
         assert fit(100 * MIB, 512) * 32 <= 256
         assert fit(100 * MIB, 32) == 1
-        assert (
-            transfers(replace(route, wishes=replace(route.wishes, transfers=3)), [row], parts=False)
-            == 3
-        )
+        wished = replace(route, wishes=replace(route.wishes, transfers=3))
+        assert in_flight(wished, [row], parts=False) == Flight(start=3, most=3)
 
 
 @pytest.mark.on("moto")

@@ -39,6 +39,7 @@ READING = {
 QUICK = Config(connect_timeout=10, read_timeout=20, retries={"total_max_attempts": 2})
 PAGE = 1000  # objects, the most that a store lists at once
 ANSWERS = "before-parse.s3.*"
+REPEATED = "before-call.s3.HeadObject"
 TAKEN = "Objects"  # in a page, in the place of its Contents
 OURS = {"mtime", "md5chksum"}
 
@@ -136,9 +137,29 @@ def _take_first(events: Any) -> None:
 
 
 def _make_class_once(bucket: Any) -> None:
-    """Have open() use one class for all objects: boto3 makes a new one for each, in 3 ms."""
+    """Have open() use one class for all objects: boto3 makes a new one for each, in 3 ms.
+
+    A download asks for the size, which open() was told just before: it is told again.
+    """
     kind: Any = type(bucket.Object("-"))
+    download, known = kind.download_fileobj, {}
+
+    def downloaded(opened: Any, *args: Any, **kwargs: Any) -> Any:
+        known["answer"] = (_Answered, opened.meta.data) if opened.meta.data else None
+        try:
+            return download(opened, *args, **kwargs)
+        finally:
+            known.clear()
+
+    kind.download_fileobj = downloaded
+    bucket.meta.client.meta.events.register(REPEATED, lambda **_: known.get("answer"))
     bucket.Object = partial(kind, bucket.name, client=bucket.meta.client)
+
+
+class _Answered:
+    """What botocore looks at in a response: of one that was not asked for again."""
+
+    status_code = HTTPStatus.OK
 
 
 def _said(found: Mapping[str, Any]) -> Mapping[str, Any]:

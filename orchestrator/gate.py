@@ -1,0 +1,157 @@
+"""How many files are in flight: the lists of files that rclone is given take turns at one gate."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Final
+
+LAST_WORDS: Final = 1.0  # seconds that rclone's log may be behind its answer
+LEAST: Final = 1 / 64  # of what may be in flight, however often a store says that it is too much
+GROWTH: Final = 1.5  # times as many files in flight are tried
+GAIN: Final = 1.15  # times as many files a second make them worth it
+WORTH: Final = 4  # times what is in flight, stored between two looks at the time
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flight:
+    """How many files of a list may be in flight: to begin with, and where it proves a gain."""
+
+    start: int
+    most: int
+
+
+@dataclass(kw_only=True)
+class Call:
+    """A list of files on its way: which are still waiting, and what was said of the others."""
+
+    waiting: set[str]
+    transfers: int = 1
+    errors: dict[str, str] = field(default_factory=dict)
+    last: str = ""
+
+    @property
+    def flying(self) -> int:
+        return min(len(self.waiting), self.transfers)
+
+    def unsent(self) -> dict[str, str]:
+        """Return why each file that was not sent was not."""
+        return {**dict.fromkeys(self.waiting, self.last or "rclone did not find it"), **self.errors}
+
+
+@dataclass(kw_only=True)
+class Pace:
+    """Finds the number of files in flight by the time that the store takes for one.
+
+    By Little's law that is what is in flight, divided by the files stored a second. While more in
+    flight leave it nearly as it was, more are stored, and still more are tried; once it grows with
+    them, the wire or the store is full. A store that throttles has the number halved; each list
+    that gets through then brings a quarter back.
+    """
+
+    clock: Callable[[], float] = time.monotonic
+    _factor: float = 1.0
+    _before: float = 1.0
+    _rate: float = 0.0  # files a second, with `_before`
+    _stored: int = 0
+    _since: float | None = None
+    _settled: bool = False
+
+    def limit(self, flight: Flight) -> int:
+        return max(1, min(flight.most, int(flight.start * self._factor)))
+
+    def stored(self) -> None:
+        self._stored += 1
+
+    def throttle(self) -> None:
+        self._factor, self._settled = max(self._factor / 2, LEAST), True
+
+    def passed(self, flight: Flight) -> None:
+        """Judge by a list that went through without an error; the first one also connects."""
+        if self._factor < 1:
+            self._factor = min(self._factor * 1.25, 1.0)
+        if self._settled or flight.most <= flight.start:
+            self._since = None
+        elif self._since is None:
+            self._since, self._stored = self.clock(), 0
+        elif self._stored >= WORTH * self.limit(flight):
+            now = self.clock()
+            self._judge(self._stored / (now - self._since))
+            self._since, self._stored = now, 0
+
+    def _judge(self, rate: float) -> None:
+        if rate < GAIN * self._rate:
+            self._factor, self._settled = self._before, True
+        else:
+            self._before, self._rate = self._factor, rate
+            self._factor *= GROWTH
+
+
+class Gate:
+    """Lets a list in as soon as there is room for it beside those in flight: none drains alone.
+
+    Each list gets half of the files that may be in flight, so two fill them.
+    """
+
+    def __init__(self) -> None:
+        self._calls: list[Call] = []
+        self._turn = threading.Condition()
+        self.pace = Pace()
+        self.last = ""
+        self.closed = False
+
+    @contextmanager
+    def through(self, call: Call, flight: Flight) -> Iterator[None]:
+        with self._turn:
+            self._turn.wait_for(lambda: self.closed or self._room(call, flight))
+            self._calls.append(call)
+        try:
+            yield
+        finally:
+            with self._turn:
+                self._calls.remove(call)
+                if not call.errors:
+                    self.pace.passed(flight)
+                self._turn.notify_all()
+
+    def _room(self, call: Call, flight: Flight) -> bool:
+        limit = self.pace.limit(flight)
+        call.transfers = -(-limit // 2)
+        flying = sum(other.flying for other in self._calls)
+        return not flying or flying + call.flying <= limit
+
+    def find(self, name: str) -> Call | None:
+        with self._turn:
+            return next((call for call in self._calls if name in call.waiting), None)
+
+    def landed(self, call: Call, name: str, error: str = "") -> None:
+        with self._turn:
+            call.waiting.discard(name)
+            if error:
+                self.last = call.errors[name] = error
+            else:
+                self.pace.stored()
+            if len(call.waiting) < call.transfers:  # before that it makes no room for others
+                self._turn.notify_all()
+
+    def tell_all(self, said: str) -> None:
+        with self._turn:
+            for call in self._calls:
+                call.last = said
+
+    def settle(self, call: Call) -> None:
+        """Wait until the log has said of each file what became of it; of some it never does."""
+        with self._turn:
+            self._turn.wait_for(lambda: self.closed or not call.waiting, LAST_WORDS)
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._calls)
+
+    def close(self) -> None:
+        with self._turn:
+            self.closed = True
+            self._turn.notify_all()
