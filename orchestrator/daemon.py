@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from orchestrator.errors import OrchestratorError, RcloneUnusableError, StuckError
 from orchestrator.event import Event
-from orchestrator.gate import Call, Flight, Gate
+from orchestrator.gate import Call, Gate
 
 PATIENCE: Final = 20.0  # seconds that rclone gets to open its socket
 STALL: Final = 5.0  # seconds without a byte sent, after which we look whether the store is there
@@ -102,9 +102,9 @@ class Daemon:
             )
         threading.Thread(target=self._watch, daemon=True).start()
 
-    def copy(self, request: Mapping[str, Any], call: Call, flight: Flight) -> None:
+    def copy(self, request: Mapping[str, Any], call: Call) -> None:
         """Copy a list; raise EndedError if rclone ends over it. `call` tells what was sent."""
-        with self.gate.through(call, flight):
+        with self.gate.through(call):
             if not self.alive:
                 raise EndedError(self.cause)
             config = {**request["_config"], "Transfers": call.transfers}

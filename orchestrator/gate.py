@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,8 +12,8 @@ from typing import Final
 
 LAST_WORDS: Final = 1.0  # seconds that rclone's log may be behind its answer
 LEAST: Final = 1 / 64  # of what may be in flight, however often a store says that it is too much
-GROWTH: Final = 1.5  # times as many files in flight are tried
-GAIN: Final = 1.15  # times as many files a second make them worth it
+GROWTH: Final = 2  # times as many files in flight are tried
+NOTED: Final = 1.25  # times as many must have been, for their time to be judged
 WORTH: Final = 4  # times what is in flight, stored between two looks at the time
 
 
@@ -29,6 +30,7 @@ class Call:
     """A list of files on its way: which are still waiting, and what was said of the others."""
 
     waiting: set[str]
+    flight: Flight
     transfers: int = 1
     errors: dict[str, str] = field(default_factory=dict)
     last: str = ""
@@ -46,48 +48,62 @@ class Call:
 class Pace:
     """Finds the number of files in flight by the time that the store takes for one.
 
-    By Little's law that is what is in flight, divided by the files stored a second. While more in
-    flight leave it nearly as it was, more are stored, and still more are tried; once it grows with
-    them, the wire or the store is full. A store that throttles has the number halved; each list
-    that gets through then brings a quarter back.
+    By Little's law that is what is in flight, divided by the files stored a second. While twice as
+    many in flight leave it much the same, more are stored, and still more are tried; once it grows
+    with them, the wire or the store is full. A store that throttles has the number halved; each
+    list that gets through then brings a quarter back.
     """
 
     clock: Callable[[], float] = time.monotonic
     _factor: float = 1.0
     _before: float = 1.0
-    _rate: float = 0.0  # files a second, with `_before`
-    _stored: int = 0
-    _since: float | None = None
+    _base: tuple[float, float] | None = None  # files in flight, and stored a second, with `_before`
+    _warm: bool = False
     _settled: bool = False
+    _stored: int = 0  # since then: files, and the integral of those in flight over time
+    _since: float = 0.0
+    _last: float = 0.0
+    _area: float = 0.0
 
     def limit(self, flight: Flight) -> int:
         return max(1, min(flight.most, int(flight.start * self._factor)))
 
-    def stored(self) -> None:
-        self._stored += 1
-
     def throttle(self) -> None:
         self._factor, self._settled = max(self._factor / 2, LEAST), True
 
-    def passed(self, flight: Flight) -> None:
-        """Judge by a list that went through without an error; the first one also connects."""
+    def recover(self) -> None:
         if self._factor < 1:
             self._factor = min(self._factor * 1.25, 1.0)
-        if self._settled or flight.most <= flight.start:
-            self._since = None
-        elif self._since is None:
-            self._since, self._stored = self.clock(), 0
-        elif self._stored >= WORTH * self.limit(flight):
-            now = self.clock()
-            self._judge(self._stored / (now - self._since))
-            self._since, self._stored = now, 0
 
-    def _judge(self, rate: float) -> None:
-        if rate < GAIN * self._rate:
-            self._factor, self._settled = self._before, True
+    def stored(self, flying: int, flight: Flight) -> None:
+        """Note a stored file, and how many were in flight up to now."""
+        if self._settled or flight.most <= flight.start:
+            return
+        now = self.clock()
+        if not self._stored:
+            self._since, self._area = now, 0.0
         else:
-            self._before, self._rate = self._factor, rate
-            self._factor *= GROWTH
+            self._area += flying * (now - self._last)
+        self._last = now
+        self._stored += 1
+        if self._stored > WORTH * self.limit(flight) and now > self._since:
+            seconds, self._stored = now - self._since, 0
+            self._judge(self._area / seconds, WORTH * self.limit(flight) / seconds)
+            self._settled = self._settled or self._before * flight.start >= flight.most
+
+    def _judge(self, flying: float, rate: float) -> None:
+        if not self._warm:  # connections were opened
+            self._warm = True
+            return
+        if self._base:
+            more = flying / self._base[0]
+            if more < NOTED:  # lists with fewer in flight are not through yet
+                return
+            if rate < self._base[1] * math.sqrt(more):
+                self._factor, self._settled = self._before, True
+                return
+        self._before, self._base = self._factor, (flying, rate)
+        self._factor *= GROWTH
 
 
 class Gate:
@@ -104,9 +120,9 @@ class Gate:
         self.closed = False
 
     @contextmanager
-    def through(self, call: Call, flight: Flight) -> Iterator[None]:
+    def through(self, call: Call) -> Iterator[None]:
         with self._turn:
-            self._turn.wait_for(lambda: self.closed or self._room(call, flight))
+            self._turn.wait_for(lambda: self.closed or self._room(call))
             self._calls.append(call)
         try:
             yield
@@ -114,14 +130,17 @@ class Gate:
             with self._turn:
                 self._calls.remove(call)
                 if not call.errors:
-                    self.pace.passed(flight)
+                    self.pace.recover()
                 self._turn.notify_all()
 
-    def _room(self, call: Call, flight: Flight) -> bool:
-        limit = self.pace.limit(flight)
+    def _room(self, call: Call) -> bool:
+        limit, flying = self.pace.limit(call.flight), self._flying
         call.transfers = -(-limit // 2)
-        flying = sum(other.flying for other in self._calls)
         return not flying or flying + call.flying <= limit
+
+    @property
+    def _flying(self) -> int:
+        return sum(call.flying for call in self._calls)
 
     def find(self, name: str) -> Call | None:
         with self._turn:
@@ -129,11 +148,11 @@ class Gate:
 
     def landed(self, call: Call, name: str, error: str = "") -> None:
         with self._turn:
-            call.waiting.discard(name)
             if error:
                 self.last = call.errors[name] = error
             else:
-                self.pace.stored()
+                self.pace.stored(self._flying, call.flight)
+            call.waiting.discard(name)
             if len(call.waiting) < call.transfers:  # before that it makes no room for others
                 self._turn.notify_all()
 

@@ -96,7 +96,7 @@ class Rclone(RClone):
 
         Return what became of each; raise EndedError if rclone ended over it.
         """
-        call = Call(waiting=set(names))
+        call = Call(waiting=set(names), flight=flight)
         with self._list(names) as listed:
             request = {
                 "srcFs": str(self.source),
@@ -109,7 +109,7 @@ class Rclone(RClone):
                 },
                 "_filter": {"FilesFromRaw": [str(listed)]},
             }
-            self.daemon().copy(request, call, flight)
+            self.daemon().copy(request, call)
         headers = [f"--header-upload={header}" for header in upload.headers]
         flags = [
             "--no-check-dest",

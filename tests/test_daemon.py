@@ -68,7 +68,7 @@ def test_a_dead_rclone_is_an_error_and_the_next_call_starts_another(route: Route
     first.child.kill()
     first.child.wait()
     with pytest.raises(EndedError):
-        first.copy({"_config": {}}, Call(waiting={"a"}), Flight(start=1, most=1))
+        first.copy({"_config": {}}, Call(waiting={"a"}, flight=Flight(start=1, most=1)))
     assert not route.rclone.copy_names(["a"], Upload(), Flight(start=1, most=1)).unsent()
     assert route.rclone.daemon() is not first
 
@@ -123,7 +123,7 @@ def test_who_waits_is_told_why_rclone_was_ended(route: Route) -> None:
     daemon = route.rclone.daemon()
     daemon.end(cause)
     with pytest.raises(EndedError) as ended:
-        daemon.copy({"_config": {}}, Call(waiting={"a"}), Flight(start=1, most=1))
+        daemon.copy({"_config": {}}, Call(waiting={"a"}, flight=Flight(start=1, most=1)))
     assert ended.value.cause is cause
 
 
@@ -135,7 +135,7 @@ def test_bytes_of_files_that_are_all_refused_are_no_gain(
     monkeypatch.setattr("orchestrator.daemon.STUCK", 0.5)
     daemon = route.rclone.daemon()
     names = [f"{number:02}" for number in range(20)]
-    with daemon.gate.through(Call(waiting=set(names)), Flight(start=4, most=4)):
+    with daemon.gate.through(Call(waiting=set(names), flight=Flight(start=4, most=4))):
         for number, name in enumerate(names):
             daemon._advance(number, [{"name": name, "bytes": 1000 + number}])
             if stored and number % 4 == 0:
