@@ -139,7 +139,11 @@ class Rclone(RClone):
                 self._daemon = self.run_cmd(ATTENDANT[0], [*ATTENDANT[1:], *words, *_COMMON])[
                     "outcome"
                 ]
-                self._daemon.open()
+                try:
+                    self._daemon.open()
+                except BaseException:
+                    self._retire()  # else the next one to ask would take it as it is
+                    raise
             return self._daemon
 
     @cached_property

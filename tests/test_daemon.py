@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +19,7 @@ from orchestrator.gate import Call, Flight
 from orchestrator.job import Route, Wishes
 from orchestrator.job import route as make_route
 from orchestrator.storage import Upload, load
+from orchestrator.transfer import Threads
 
 FOLDER = "django.core.files.storage.FileSystemStorage"
 
@@ -144,3 +147,41 @@ def test_bytes_of_files_that_are_all_refused_are_no_gain(
                 daemon.hear(Event(level="error", message="Failed to copy: 500", name=name))
             time.sleep(0.1)
     assert isinstance(daemon.cause, StuckError) is not stored
+
+
+def test_a_log_that_comes_in_pieces_is_heard_line_by_line(route: Route) -> None:
+    """Lines come in turns, and the last one may have no end."""
+    pieces = [b'{"level":"info","msg":"on', b'e"}\n{"level":"err', b'or","msg":"two"}\nthree']
+    heard: list[Event] = []
+    script = "import sys, time\n" + "".join(
+        f"sys.stderr.buffer.write({piece!r}); sys.stderr.flush(); time.sleep(0.1)\n"
+        for piece in pieces
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE) as child:
+        route.rclone._follow(child, heard.append)
+    assert [(event.level, event.message) for event in heard] == [
+        ("info", "one"),
+        ("error", "two"),
+        ("critical", "three"),
+    ]
+    log = route.rclone.work.parent / "rclone.log.jsonl"
+    assert log.read_bytes() == b"".join(pieces) + b"\n"
+
+
+def test_rclone_is_ready_before_it_is_needed(route: Route) -> None:
+    crew = Threads(route=route)
+    crew.prepare()
+    with crew:
+        pass
+    assert route.rclone._daemon
+    assert route.rclone._daemon.alive
+
+
+def test_an_rclone_that_does_not_start_is_told_by_who_needs_it(
+    route: Route, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.daemon.OURS", ("NoSuchSetting",))
+    with Threads(route=route) as crew:
+        crew.prepare()
+        with pytest.raises(RcloneUnusableError):
+            route.rclone.copy_names([], Upload(), Flight(start=1, most=1))

@@ -97,3 +97,20 @@ def test_all_objects_of_the_class_are_of_one_class(server: Server, bucket: Optio
         for key in KEYS[:2]:
             with storage.open(key, "rb") as file:
                 assert file.read() == key.encode()
+
+
+def test_an_object_that_is_read_is_asked_for_once_before(server: Server, bucket: Options) -> None:
+    """The class asks for it when it opens it, and boto3 for its size when it downloads it."""
+    with target_on(server, bucket) as (target, proxy):
+        for key in (KEYS[0], KEYS[1], KEYS[0]):
+            assert target.client  # changes how the class reads
+            with target.storage.open(key, "rb") as file:
+                assert target.client.told(file)
+                assert file.read() == key.encode()
+        assert [request.method for request in proxy.requests] == ["HEAD", "GET"] * 3
+        server.put(bucket, KEYS[0], b"longer than before")  # what was told is not kept
+        with target.storage.open(KEYS[0], "rb") as file:
+            assert file.read() == b"longer than before"
+        with pytest.raises(FileNotFoundError):
+            target.storage.open("a/none.jpg", "rb")
+        assert target.client.head(KEYS[2])["ContentType"]
