@@ -10,7 +10,7 @@ from orchestrator.compare import EQUAL, MARKS, MOVED, by_bytes, by_rclone, prove
 from orchestrator.job import Job
 from orchestrator.ledger import Change, Row, State
 from orchestrator.parallel import chunks
-from orchestrator.plan import BYTES_AT_ONCE, observe
+from orchestrator.plan import BYTES_AT_ONCE, objects, observe
 from orchestrator.storage import Upload
 
 PRESENT = "state = 'present'"
@@ -24,7 +24,7 @@ def check(job: Job, uploads: Mapping[int, Upload]) -> None:
     files, size = job.ledger.count(PRESENT)
     job.observer.stage("checking", files, size)
     if files:
-        observe(job)
+        observe(job, objects(job))
         _check_listing(job)
         if job.target.template.rclone_hashes:
             _check_by_rclone(job, uploads)

@@ -107,9 +107,9 @@ class Pace:
 
 
 class Gate:
-    """Lets a list in as soon as there is room for it beside those in flight: none drains alone.
+    """Lets a list in as soon as half of what may be in flight is free: none drains alone.
 
-    Each list gets half of the files that may be in flight, so two fill them.
+    It gets all that is free, so two fill it.
     """
 
     def __init__(self) -> None:
@@ -135,8 +135,9 @@ class Gate:
 
     def _room(self, call: Call) -> bool:
         limit, flying = self.pace.limit(call.flight), self._flying
-        call.transfers = -(-limit // 2)
-        return not flying or flying + call.flying <= limit
+        call.transfers = max(1, limit - flying)
+        half = min(len(call.waiting), -(-limit // 2))
+        return not flying or flying + half <= limit
 
     @property
     def _flying(self) -> int:

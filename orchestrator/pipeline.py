@@ -23,6 +23,7 @@ from orchestrator.inventory import Rules, usable, walk
 from orchestrator.job import Job, Wishes, rclone
 from orchestrator.known import explain, words
 from orchestrator.ledger import State
+from orchestrator.parallel import ahead
 from orchestrator.progress import Observer
 from orchestrator.remote import Remote, translate
 from orchestrator.report import Report
@@ -197,6 +198,7 @@ def _plan(request: Request, state: _Run, crew: Crew | None = None) -> None:
         _probe(state)
     if crew:
         crew.prepare()
+    listing = ahead(planning.objects(job), job.stopped)
     with state.stage("inventory"):
         job.observer.stage(f"listing {job.source}")
         wishes = job.wishes
@@ -205,7 +207,7 @@ def _plan(request: Request, state: _Run, crew: Crew | None = None) -> None:
     with state.stage("plan"):
         job.observer.stage("comparing with the store")
         with _explained(job):
-            state.uploads = planning.plan(job)
+            state.uploads = planning.plan(job, listing)
             planning.require_room(job)
 
 

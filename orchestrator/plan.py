@@ -45,14 +45,15 @@ class _RefusedNameError(Exception):
     pass
 
 
-def plan(job: Job) -> dict[int, Upload]:
+def plan(job: Job, listing: Iterable[Stored]) -> dict[int, Upload]:
     """Bring every candidate into a planned, present, verified, refused or conflict state.
 
-    Return the batches: under one number, all files with equal headers and remote keys.
+    `listing` is that of the store. Return the batches: under one number, all files with equal
+    headers and remote keys.
     """
     uploads = address(job.target, job.ledger)
     refuse_collisions(job.ledger)
-    observe(job)
+    observe(job, listing)
     _compare(job)
     _compare_bytes(job, uploads)
     return uploads
@@ -67,10 +68,15 @@ def require_room(job: Job) -> None:
         raise TransferError(what, tip="make room there, or copy a part with --include")
 
 
-def observe(job: Job) -> None:
+def objects(job: Job) -> Iterable[Stored]:
     """List the store through the class's own client."""
+    return job.target.client.objects(job.target.prefix)
+
+
+def observe(job: Job, listing: Iterable[Stored]) -> None:
+    """Take a listing of the store into the ledger."""
     fold = job.target.template.names.fold
-    job.ledger.observe(job.target.client.objects(job.target.prefix), slot=fold)
+    job.ledger.observe(listing, slot=fold)
     if fold is not text:
         _judge_folders(job, fold)
 
