@@ -5,6 +5,7 @@ What a command needs is imported when it runs, so that --help is quick.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import resource
@@ -405,6 +406,7 @@ def _leave_no_core() -> None:
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line; turn every error into a text that helps and an exit code."""
+    gc.disable()  # what is imported now stays; pipeline.run() turns it on again
     _leave_no_core()
     signal.signal(signal.SIGTERM, _terminate)
     common: dict[str, Any] = {}

@@ -88,6 +88,7 @@ def run(request: Request, observer: Observer) -> tuple[Report, Path, Orchestrato
         target, remote = _usable(request)
         version = answer.result()
     gc.freeze()  # Django's and the SDK's objects stay: to look at them again costs 0.1 s each time
+    gc.enable()
     with runs.locked(request.runs):
         folder = runs.create(request.runs)
         job = _job(request, target, remote, folder, observer)
