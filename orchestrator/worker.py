@@ -14,7 +14,7 @@ from orchestrator.compare import MOVED, proven
 from orchestrator.daemon import EndedError
 from orchestrator.errors import OrchestratorError, StuckError, TransferError
 from orchestrator.job import PAUSES, Route
-from orchestrator.known import words
+from orchestrator.known import said, words
 from orchestrator.ledger import Row, State
 from orchestrator.readback import Reading, judge, noted
 from orchestrator.shard import Result, Shard
@@ -182,7 +182,7 @@ def _save(route: Route, row: Row) -> str:
             route.forget_target()
             if fatal := route.fatal(route.target.redact(words(error))):
                 raise fatal from error
-            wrong = route.target.redact(f"not sent: {type(error).__name__}: {error}")
+            wrong = route.target.redact(f"not sent: {said(error)}")
             last = attempt + 1 == route.wishes.attempts
             route.stopped.wait(0 if last else PAUSES[attempt])
         else:

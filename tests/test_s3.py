@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +15,8 @@ from orchestrator.envfile import Settings
 from orchestrator.storage import Target, load
 from tests.servers.base import Options, Server
 from tests.servers.proxy import Proxy
+from tests.servers.trouble import Trouble, resetting
+from tests.site import Site
 
 ERROR = b"<?xml version='1.0'?><Error><Code>InternalError</Code><Message>later</Message></Error>"
 LOGIN = b"<html><body>Please log in</body></html>"
@@ -97,3 +102,16 @@ def test_all_objects_of_the_class_are_of_one_class(server: Server, bucket: Optio
         for key in KEYS[:2]:
             with storage.open(key, "rb") as file:
                 assert file.read() == key.encode()
+
+
+def test_a_download_that_is_reset_again_and_again_names_its_cause(
+    server: Server, bucket: Options, tmp_path: Path
+) -> None:
+    """boto3 says "Max Retries Exceeded" alone."""
+    with server.proxied(bucket) as (options, proxy):
+        site = Site.on(server, options, tmp_path)
+        site.add("a.jpg")
+        proxy.trouble(Trouble(down=partial(resetting, 2)), matching="^GET .*a.jpg", times=100)
+        done = site.migrate("--no-thumbnails")
+    assert done.code == 7
+    assert re.search(r"Max Retries Exceeded \(.*[Cc]onnection", done.reasons()["a.jpg"])
