@@ -18,7 +18,7 @@ from orchestrator.errors import ConfigurationError, Problem
 from orchestrator.job import Job
 from orchestrator.ledger import Ledger, Row, State
 from orchestrator.progress import duration, human, printable
-from orchestrator.readback import OK, Statement
+from orchestrator.readback import OK, UNSETTLED, Statement
 from orchestrator.remote import Remote
 from orchestrator.runs import DAMAGED
 
@@ -248,7 +248,7 @@ def _told(row: Row, reason: str) -> Named:
 
 def _header_notes(ledger: Ledger) -> Iterator[Named]:
     # The + keeps SQLite from going through all that is verified instead of what was read.
-    where = "+state = 'verified' AND readback IS NOT NULL AND readback <> ?"
+    where = f"+state = 'verified' AND readback IS NOT NULL AND readback <> ? AND NOT {UNSETTLED}"
     for row in ledger.rows(where, (OK,)):
         yield _told(row, row.readback or "")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from functools import cache, partial
 from http import HTTPStatus
@@ -15,9 +15,10 @@ import botocore.session
 from botocore import handlers
 from botocore.compat import unquote_str
 from botocore.config import Config
+from botocore.exceptions import ClientError
 
 from orchestrator import clients
-from orchestrator.clients import Stored
+from orchestrator.clients import Acl, Stored
 from orchestrator.digest import ETag
 
 HEADERS = (
@@ -41,6 +42,17 @@ PAGE = 1000  # objects, the most that a store lists at once
 ANSWERS = "before-parse.s3.*"
 TAKEN = "Objects"  # in a page, in the place of its Contents
 OURS = {"mtime", "md5chksum"}
+# What each canned ACL grants beyond the owners. Source: AWS, Access control list (ACL) overview.
+CANNED: Mapping[str, frozenset[str]] = {
+    "private": frozenset(),
+    "public-read": frozenset({"AllUsers READ"}),
+    "public-read-write": frozenset({"AllUsers READ", "AllUsers WRITE"}),
+    "authenticated-read": frozenset({"AuthenticatedUsers READ"}),
+    "aws-exec-read": frozenset(),
+    "bucket-owner-read": frozenset(),
+    "bucket-owner-full-control": frozenset(),
+}
+EVERYBODY = {"AllUsers", "AuthenticatedUsers"}
 
 # Each thread has a session of its own, which would look for all of boto3's models and read them
 # anew: 0.1 s of the processor's time each.
@@ -58,6 +70,7 @@ class Client(clients.Client):
         self._threshold, self._part = transfer.multipart_threshold, transfer.multipart_chunksize
         parameters = storage.get_object_parameters("")
         self._reading = {k: v for k, v in parameters.items() if k in READING}
+        self._mute = ""  # what the store says instead of telling ACLs
         self._listing = {k: v for k, v in self._reading.items() if not k.startswith("SSE")}
 
     def _ask(self) -> dict[str, Any]:
@@ -114,6 +127,22 @@ class Client(clients.Client):
         found = file.obj.meta.data
         return None if found is None else _said(found)
 
+    def acl(self, key: str, parameters: Mapping[str, Any]) -> Acl | None:
+        asked = parameters.get("ACL", "")
+        if asked not in CANNED or any(name.startswith("Grant") for name in parameters):
+            return None
+        untold = self._mute
+        try:
+            where = {**self._ask(), "Key": key}
+            grants = () if untold else self._s3.get_object_acl(**where).get("Grants", ())
+        except ClientError as error:
+            grants, untold = (), error.response["Error"]["Code"]
+            if error.response["ResponseMetadata"].get("MaxAttemptsReached"):
+                self._mute = untold  # boto3 has asked again and again, and would for each object
+        if not grants:  # the owner would have one
+            return Acl(asked=asked, untold=f"{untold or 'nothing'} to GetObjectAcl")
+        return Acl(asked=asked, given=CANNED[asked], found=frozenset(_to_everybody(grants)))
+
     def hasher(self) -> ETag:
         return ETag(self._threshold, self._part)
 
@@ -139,6 +168,13 @@ def _make_class_once(bucket: Any) -> None:
     """Have open() use one class for all objects: boto3 makes a new one for each, in 3 ms."""
     kind: Any = type(bucket.Object("-"))
     bucket.Object = partial(kind, bucket.name, client=bucket.meta.client)
+
+
+def _to_everybody(grants: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    for grant in grants:
+        group = grant["Grantee"].get("URI", "").rpartition("/")[2]
+        if group in EVERYBODY:
+            yield f"{group} {grant['Permission']}"
 
 
 def _said(found: Mapping[str, Any]) -> Mapping[str, Any]:
