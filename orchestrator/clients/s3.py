@@ -41,6 +41,11 @@ QUICK = Config(connect_timeout=10, read_timeout=20, retries={"total_max_attempts
 PAGE = 1000  # objects, the most that a store lists at once
 ANSWERS = "before-parse.s3.*"
 TAKEN = "Objects"  # in a page, in the place of its Contents
+# What botocore is told of an answer that is no listing; by the status it asks again.
+NO_LISTING = {
+    "status_code": HTTPStatus.BAD_GATEWAY,
+    "body": b"<Error><Code>NoListing</Code><Message>this is no listing</Message></Error>",
+}
 OURS = {"mtime", "md5chksum"}
 # What each canned ACL grants beyond the owners. Source: AWS, Access control list (ACL) overview.
 CANNED: Mapping[str, frozenset[str]] = {
@@ -80,7 +85,9 @@ class Client(clients.Client):
         """Ask for a listing: Cloudflare R2 and narrow policies refuse head_bucket."""
         quick = copy(self._storage)  # with a connection of its own
         quick.client_config = self._storage.client_config.merge(QUICK)
-        quick.connection.meta.client.list_objects_v2(**self._ask(), Prefix=prefix, MaxKeys=1)
+        s3 = quick.connection.meta.client
+        _take_first(s3.meta.events)
+        s3.list_objects_v2(**self._ask(), Prefix=prefix, MaxKeys=1)
 
     def objects(self, prefix: str) -> Iterator[Stored]:
         return self._listed(Prefix=prefix)
@@ -196,14 +203,11 @@ def _take_objects(
     if operation_model.name != "ListObjectsV2":
         return
     customized_response_dict[TAKEN] = []
-    try:
-        root = ET.fromstring(response_dict["body"])  # noqa: S314  # as botocore does
-    except ET.ParseError:
-        return  # botocore says what is wrong
+    root = _root(response_dict["body"])
     space, is_page, _rest = root.tag.partition("ListBucketResult")
     if not is_page:
         if root.tag != "Error" and response_dict["status_code"] == HTTPStatus.OK:
-            response_dict["status_code"] = HTTPStatus.BAD_GATEWAY  # no listing is no empty one
+            response_dict.update(NO_LISTING)
         return
     plain = root.findtext(f"{space}EncodingType") != "url"
     found, others = [], []
@@ -215,6 +219,13 @@ def _take_objects(
     customized_response_dict[TAKEN] = found
     root[:] = others
     response_dict["body"] = ET.tostring(root)
+
+
+def _root(body: bytes) -> ET.Element:
+    try:
+        return ET.fromstring(body)  # noqa: S314  # as botocore does
+    except ET.ParseError:  # broken off, or a web page
+        return ET.Element("")
 
 
 def _stored(fields: Mapping[str, str], space: str, plain: bool) -> Stored:
