@@ -84,6 +84,11 @@ def _shown(known: Known, text: str, said: str) -> str:
     return short if not found or found[0] in short else f"{found[0]}: {short}"
 
 
+def meaning(template: Template, text: str) -> str:
+    """Return what the template says of it, or the text itself."""
+    return problem(template, text).what if recognise(template, text) else text
+
+
 def _cut(text: str, longest: int) -> str:
     return text if len(text) <= longest else f"{text[:longest]}…"
 

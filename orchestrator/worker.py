@@ -14,7 +14,7 @@ from orchestrator.compare import MOVED, proven
 from orchestrator.daemon import EndedError
 from orchestrator.errors import OrchestratorError, StuckError, TransferError
 from orchestrator.job import PAUSES, Route
-from orchestrator.known import said, words
+from orchestrator.known import meaning, said, words
 from orchestrator.ledger import Row, State
 from orchestrator.readback import Reading, judge, noted
 from orchestrator.shard import Result, Shard
@@ -158,7 +158,8 @@ def _copy(route: Route, names: Sequence[str], upload: Upload, limit: int) -> dic
             route.pause(attempt, last.problems[0].what if last else next(iter(left.values())))
     if last:
         raise last
-    return {name: f"not sent: {why}" for name, why in left.items()}
+    template = route.target.template
+    return {name: f"not sent: {meaning(template, why)}" for name, why in left.items()}
 
 
 def _final(route: Route, ended: EndedError) -> OrchestratorError:
