@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 from orchestrator.clients import Stored
 from orchestrator.digest import BLOCK
 from orchestrator.job import Route
+from orchestrator.known import said
 from orchestrator.ledger import Row
 from orchestrator.storage import Upload
 
@@ -119,7 +120,7 @@ def _equal(route: Route, row: Row, read: Callable[[Route, str], Iterator[bytes]]
                     break
         except Exception as error:  # noqa: BLE001  # any error of any SDK is a failed read
             route.forget_target()
-            return route.target.redact(f"reading it failed: {type(error).__name__}: {error}")
+            return route.target.redact(f"reading it failed: {said(error)}")
         if any(_read(file, 1) == b"" for file in files):
             return ""
     return "the object's content differs" if route.unchanged(row) else MOVED

@@ -33,9 +33,25 @@ def words(error: BaseException | None) -> str:
     """
     found: list[str] = []
     while error is not None:
-        found.append(" ".join(f"{type(error).__name__}: {error}".split()))
-        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+        found.append(_named(error))
+        error = _cause(error) or (None if error.__suppress_context__ else error.__context__)
     return "\n".join(found)
+
+
+def said(error: BaseException) -> str:
+    """Return what an error says in one line, and what its cause says if that tells more."""
+    text, cause = _named(error), _cause(error)
+    return text if cause is None or str(cause) in text else f"{text} ({_named(cause)})"
+
+
+def _named(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def _cause(error: BaseException) -> BaseException | None:
+    """Return what led to an error; that of boto3's last attempt is an attribute only."""
+    last = getattr(error, "last_exception", None)
+    return last if isinstance(last, BaseException) else error.__cause__
 
 
 def recognise(template: Template, text: str) -> Known | None:
@@ -66,6 +82,11 @@ def _shown(known: Known, text: str, said: str) -> str:
     short = _cut(said, SHORT)
     found = known.match.search(text)
     return short if not found or found[0] in short else f"{found[0]}: {short}"
+
+
+def meaning(template: Template, text: str) -> str:
+    """Return what the template says of it, or the text itself."""
+    return problem(template, text).what if recognise(template, text) else text
 
 
 def _cut(text: str, longest: int) -> str:

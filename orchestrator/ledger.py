@@ -120,7 +120,7 @@ CREATE TABLE stored (
 """
 # An inventory keeps what is known of an unchanged file. Of a changed one it forgets the hashes,
 # after noting them as the tags of an object of ours if an earlier run ended while storing it.
-# An object of ours that was found with other headers stays noted until it has been stored anew.
+# An object that was found with other headers stays noted until a new look clears it.
 UPSERT = """
 INSERT INTO entry (name, kind, size, mtime_ns, ctime_ns, state, reason, walk)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?)
@@ -129,7 +129,7 @@ ON CONFLICT (name) DO UPDATE SET
          THEN trim(coalesce(tags, '') || ' ' || coalesce(hashes, '')) ELSE tags END,
   hashes = CASE WHEN :same THEN hashes END,
   evidence = CASE WHEN :same AND state = 'verified' THEN evidence END,
-  readback = CASE WHEN :same AND written AND readback LIKE ':other%' THEN readback END,
+  readback = CASE WHEN :same AND readback LIKE ':other%' THEN readback END,
   change = NULL,
   kind = excluded.kind, size = excluded.size,
   mtime_ns = excluded.mtime_ns, ctime_ns = excluded.ctime_ns,

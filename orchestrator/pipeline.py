@@ -265,6 +265,7 @@ def _verify(_: Request, state: _Run) -> None:
 def _read_back(state: _Run, sample: readback.Sample) -> None:
     with state.stage("read back"), _explained(state.job):
         state.pictures += readback.read_back(state.job, sample)
+        state.notes += readback.settle_acls(state.job.ledger)
         state.sample = readback.state(state.job.ledger, sample)
 
 

@@ -11,9 +11,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from orchestrator.clients import Acl
 from orchestrator.compare import Seen, by_class, by_client
 from orchestrator.errors import ConfigurationError
 from orchestrator.job import Job, Route, Wishes
+from orchestrator.known import said
 from orchestrator.ledger import OTHER_HEADERS, Glance, Ledger, Row, State
 from orchestrator.template import Defect
 from orchestrator.thumbnails import MOST, Picture, picture, worth_showing
@@ -35,6 +37,10 @@ PLAIN: Final = re.compile(r"(?:\w[\w.-]*/)*\w[\w.-]{0,150}(?<!\.)", re.ASCII)  #
 NOTED: Final = f"readback LIKE '{OTHER_HEADERS}%'"  # until a new look clears it
 OK: Final = "ok"
 DEFECT: Final = "defect of the class"
+UNSETTLED: Final = "readback LIKE 'ACL %'"  # what was seen of ACLs, until all of them are known
+KEPT: Final = "kept"
+LACKS: Final = "lacks"
+NONE_HAS: Final = "no object that was read back has its grants"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,11 +230,12 @@ def judge(route: Route, row: Row, pictured: bool) -> Reading:
         return Reading(row=row, result=f"{DEFECT}: {defect.says}")
     if fault:
         return Reading(row=row, result=fault, fault=fault)
+    opened, acl = _acl(route, row)
     difference = headers(route, row, seen.headers)
     return Reading(
         row=row,
-        result=difference or OK,
-        fault=difference if row.written else "",
+        result=opened or difference or acl or OK,
+        fault=opened or (difference if row.written else ""),
         picture=picture(route.path(row), row.name, seen.body) if seen.body else None,
     )
 
@@ -263,3 +270,66 @@ def _comparable(name: str, expected: Mapping[str, Any]) -> Any:
     if isinstance(value, Mapping):
         return {k.lower(): v for k, v in value.items()} or None
     return value or None
+
+
+# ACLs. Many stores ignore them: whether one that lacks a grant is a fault, all ACLs together say.
+
+
+def _acl(route: Route, row: Row) -> tuple[str, str]:
+    """Return what is wrong in any case, as a grant that nobody asked for, and what was seen."""
+    if row.key is None:
+        return "", ""
+    target = route.own_target()
+    try:
+        acl = target.client.acl(row.key, target.parameters(row.key))
+    except Exception as error:  # noqa: BLE001  # any error of any SDK is a failed read
+        route.forget_target()
+        return target.redact(f"reading its ACL failed: {said(error)}"), ""
+    if acl is None:
+        return "", ""
+    if beyond := ", ".join(sorted(acl.found - acl.given)):
+        theirs = "" if row.written else "; no run of ours wrote it: change its ACL in the store"
+        return f"{OTHER_HEADERS}: its ACL grants {beyond}, and {acl.asked} does not{theirs}", ""
+    return "", f"ACL {acl.asked}: {_seen(acl)}"
+
+
+def _seen(acl: Acl) -> str:
+    if acl.untold:
+        return f"the store says {acl.untold}"
+    lacking = ", ".join(sorted(acl.given - acl.found))
+    return f"{LACKS} {lacking}" if lacking else KEPT
+
+
+def settle_acls(ledger: Ledger) -> list[str]:
+    """Fail the files whose ACL lacks a grant that others have by the same ACL.
+
+    Where none has it, the store ignores ACLs: return what remains unproven, in a sentence each.
+    """
+    found = ledger.select(f"SELECT DISTINCT readback FROM entry WHERE {VERIFIED} AND {UNSETTLED}")  # noqa: S608  # ours
+    seen = [text.removeprefix("ACL ").split(": ", 1) for (text,) in found]
+    keeping = {asked for asked, what in seen if what == KEPT}
+    unproven = set()
+    for asked, what in seen:
+        if what.startswith(LACKS) and asked in keeping:
+            _fail(ledger, asked, what)
+        elif what != KEPT:
+            unproven.add((asked, NONE_HAS if what.startswith(LACKS) else what))
+    ledger.execute(f"UPDATE entry SET readback = '{OK}' WHERE {VERIFIED} AND {UNSETTLED}")  # noqa: S608  # ours
+    return [_unproven(*one) for one in sorted(unproven)]
+
+
+def _fail(ledger: Ledger, asked: str, what: str) -> None:
+    """Take it for other headers: of an object that no run of ours wrote it is only noted."""
+    reason = f"{OTHER_HEADERS}: its ACL {what}, and Django would store {asked}"
+    ledger.execute(
+        "UPDATE entry SET readback = ?1, reason = iif(written, ?1, reason), "
+        "state = iif(written, 'failed', state) WHERE readback = ?2",
+        (reason, f"ACL {asked}: {what}"),
+    )
+
+
+def _unproven(asked: str, why: str) -> str:
+    return (
+        f"that the objects have the ACL {asked} is not proven: {why}; see whether visitors can "
+        "open what they should, and nothing else"
+    )

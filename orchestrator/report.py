@@ -7,7 +7,7 @@ import json
 import math
 import os
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from importlib.metadata import PackageNotFoundError, version
@@ -16,9 +16,10 @@ from typing import Any
 
 from orchestrator.errors import ConfigurationError, Problem
 from orchestrator.job import Job
+from orchestrator.known import recognise
 from orchestrator.ledger import Ledger, Row, State
 from orchestrator.progress import duration, human, printable
-from orchestrator.readback import OK, Statement
+from orchestrator.readback import OK, UNSETTLED, Statement
 from orchestrator.remote import Remote
 from orchestrator.runs import DAMAGED
 
@@ -116,6 +117,7 @@ class Report:
     commands: tuple[str, ...]
     notes: tuple[str, ...]
     site: tuple[str, ...]
+    advice: str  # what to do against what kept files from being sent, where that is known
 
     @property
     def unaccounted(self) -> int:
@@ -154,6 +156,7 @@ def build(
     ledger = job.ledger
     states = _counts(ledger, "state", "state <> 'gone'")
     files, size = ledger.count()
+    trouble = tuple(n for state in TROUBLE for n in _named(ledger, f"state = '{state}'"))
     return Report(
         schema=SCHEMA,
         run=job.folder.name,
@@ -176,7 +179,7 @@ def build(
         folders=_counts(ledger, FOLDER, "state <> 'gone'"),
         evidence=_counts(ledger, "evidence", "state = 'verified'"),
         hard_names=tuple(_named(ledger, "direct IS NOT NULL AND state <> 'gone'", "direct")),
-        trouble=tuple(n for state in TROUBLE for n in _named(ledger, f"state = '{state}'")),
+        trouble=trouble,
         header_notes=(*_foreseen(job), *_header_notes(ledger)),
         extra=ledger.fact("extra"),
         sample=sample,
@@ -188,7 +191,14 @@ def build(
         commands=tuple(job.rclone.commands.values()),
         notes=(*notes, *job.remote.notes, *_defects(job), *_damaged(ledger)),
         site=job.remote.site,
+        advice=_advice(job, trouble),
     )
+
+
+def _advice(job: Job, trouble: Iterable[Named]) -> str:
+    unsent = (item.reason for item in trouble if item.reason.startswith("not sent"))
+    known = (recognise(job.target.template, reason) for reason in unsent)
+    return next((found.tip for found in known if found), "")
 
 
 FOLDER = (  # as bytes: a name may be none in UTF-8
@@ -248,7 +258,7 @@ def _told(row: Row, reason: str) -> Named:
 
 def _header_notes(ledger: Ledger) -> Iterator[Named]:
     # The + keeps SQLite from going through all that is verified instead of what was read.
-    where = "+state = 'verified' AND readback IS NOT NULL AND readback <> ?"
+    where = f"+state = 'verified' AND readback IS NOT NULL AND readback <> ? AND NOT {UNSETTLED}"
     for row in ledger.rows(where, (OK,)):
         yield _told(row, row.readback or "")
 
@@ -401,7 +411,7 @@ def next_step(report: Report, again: str) -> str:  # noqa: PLR0911  # one for ea
         return "look at the conflicts; --overwrite-conflicts puts the local files in their place"
     if report.command in AFTERWARDS and State.FAILED in states:
         return "media-orchestrator migrate stores what failed once more"
-    return f"run the same command again, it goes on where it was: {again}"
+    return report.advice or f"run the same command again, it goes on where it was: {again}"
 
 
 def as_text(report: Report, again: str = "", *, problems: bool = True) -> str:

@@ -14,6 +14,7 @@ from typing import Final, Protocol, Self
 
 from orchestrator.clients import Client
 from orchestrator.job import Job, Route
+from orchestrator.known import said
 from orchestrator.ledger import Row, State
 from orchestrator.readback import Sample
 from orchestrator.shard import PARTS, Result, Shard, divide
@@ -149,5 +150,5 @@ def _settled(job: Job, row: Row) -> str:
         job.own_target().client.settle(row.name)
     except Exception as error:  # noqa: BLE001  # any error of any SDK
         job.forget_target()
-        return job.target.redact(f"not settled: {type(error).__name__}: {error}")
+        return job.target.redact(f"not settled: {said(error)}")
     return ""

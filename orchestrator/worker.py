@@ -15,7 +15,7 @@ from orchestrator.daemon import EndedError
 from orchestrator.errors import OrchestratorError, StuckError, TransferError
 from orchestrator.gate import Flight
 from orchestrator.job import PAUSES, Route
-from orchestrator.known import words
+from orchestrator.known import meaning, said, words
 from orchestrator.ledger import Row, State
 from orchestrator.readback import Reading, judge, noted
 from orchestrator.shard import Result, Shard
@@ -160,7 +160,8 @@ def _copy(route: Route, names: Sequence[str], upload: Upload, flight: Flight) ->
             route.pause(attempt, last.problems[0].what if last else next(iter(left.values())))
     if last:
         raise last
-    return {name: f"not sent: {why}" for name, why in left.items()}
+    template = route.target.template
+    return {name: f"not sent: {meaning(template, why)}" for name, why in left.items()}
 
 
 def _final(route: Route, ended: EndedError) -> OrchestratorError:
@@ -184,7 +185,7 @@ def _save(route: Route, row: Row) -> str:
             route.forget_target()
             if fatal := route.fatal(route.target.redact(words(error))):
                 raise fatal from error
-            wrong = route.target.redact(f"not sent: {type(error).__name__}: {error}")
+            wrong = route.target.redact(f"not sent: {said(error)}")
             last = attempt + 1 == route.wishes.attempts
             route.stopped.wait(0 if last else PAUSES[attempt])
         else:

@@ -256,6 +256,21 @@ def test_one_file_that_is_never_taken_does_not_keep_the_others(
 
 
 @pytest.mark.on("rclone_s3")
+def test_a_full_store_is_told_with_what_to_do(
+    server: Server, bucket: Options, tmp_path: Path
+) -> None:
+    with server.proxied(bucket) as (options, proxy):
+        body = xml("XMinioStorageFull", "Please delete a few objects to proceed.")
+        proxy.answer(507, body, matching="^PUT .*/a/3.txt", times=EVER)
+        site = site_on(server, options, tmp_path)
+        done = site.migrate()
+    assert done.code == 6
+    assert done.reasons()["a/3.txt"].startswith("not sent: the store is full or its quota")
+    (run,) = site.runs.glob("2*")
+    assert "next: make room or raise the quota" in (run / "summary.txt").read_text()
+
+
+@pytest.mark.on("rclone_s3")
 def test_a_connection_that_is_cut_ends_the_run_and_the_next_one_goes_on(
     request: pytest.FixtureRequest, server: Server, bucket: Options, tmp_path: Path
 ) -> None:

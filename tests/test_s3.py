@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,9 +15,12 @@ from orchestrator.envfile import Settings
 from orchestrator.storage import Target, load
 from tests.servers.base import Options, Server
 from tests.servers.proxy import Proxy
+from tests.servers.trouble import Trouble, resetting
+from tests.site import Site
 
 ERROR = b"<?xml version='1.0'?><Error><Code>InternalError</Code><Message>later</Message></Error>"
 LOGIN = b"<html><body>Please log in</body></html>"
+PAGE = b"<!doctype html><title>Welcome</title><p>Please log in<br>to this network"
 LISTING = "list-type=2"
 KEYS = [f"a/{n:03}.jpg" for n in range(30)]
 pytestmark = pytest.mark.on("rclone_s3")
@@ -35,7 +41,7 @@ def target_on(server: Server, bucket: Options) -> Iterator[tuple[Target, Proxy]]
         yield load(settings), proxy
 
 
-@pytest.mark.parametrize("page", [ERROR, LOGIN, b"<ListBucketResult><Contents><Key>a</Key>"])
+@pytest.mark.parametrize("page", [ERROR, LOGIN, PAGE, b"<ListBucketResult><Contents><Key>a</Key>"])
 def test_a_page_that_is_an_error_or_no_listing_or_broken_off_is_asked_for_again(
     server: Server, bucket: Options, page: bytes
 ) -> None:
@@ -45,14 +51,32 @@ def test_a_page_that_is_an_error_or_no_listing_or_broken_off_is_asked_for_again(
         assert sum("list-type=2" in request.query for request in proxy.requests) == 2
 
 
-@pytest.mark.parametrize(("page", "says"), [(ERROR, "InternalError"), (LOGIN, "502")])
+@pytest.mark.parametrize(
+    ("page", "says"), [(ERROR, "InternalError"), (LOGIN, "NoListing"), (PAGE, "NoListing")]
+)
 def test_a_store_that_answers_with_no_listing_has_no_empty_one(
-    server: Server, bucket: Options, page: bytes, says: str
+    server: Server, bucket: Options, page: bytes, says: str, tmp_path: Path
 ) -> None:
     with target_on(server, bucket) as (target, proxy):
         proxy.answer(200, page, matching=LISTING, times=100)
         with pytest.raises(Exception, match=says):
             list(target.client.objects(""))
+        with pytest.raises(Exception, match=says):
+            target.client.probe("", tmp_path)
+
+
+@pytest.mark.parametrize("command", ["plan", "doctor"])
+def test_a_web_page_in_the_place_of_the_store_is_told_at_once(
+    command: str, server: Server, bucket: Options, tmp_path: Path
+) -> None:
+    with server.proxied(bucket) as (options, proxy):
+        proxy.answer(200, PAGE, times=100)
+        site = Site.on(server, options, tmp_path)
+        site.add("a.jpg")
+        done = site.run(command)
+    assert done.code == 5
+    assert "endpoint_url: what answers there is not the store" in done.out
+    assert "a network may ask you to log in first" in done.out
 
 
 @pytest.mark.parametrize(
@@ -114,3 +138,16 @@ def test_an_object_that_is_read_is_asked_for_once_before(server: Server, bucket:
         with pytest.raises(FileNotFoundError):
             target.storage.open("a/none.jpg", "rb")
         assert target.client.head(KEYS[2])["ContentType"]
+
+
+def test_a_download_that_is_reset_again_and_again_names_its_cause(
+    server: Server, bucket: Options, tmp_path: Path
+) -> None:
+    """boto3 says "Max Retries Exceeded" alone."""
+    with server.proxied(bucket) as (options, proxy):
+        site = Site.on(server, options, tmp_path)
+        site.add("a.jpg")
+        proxy.trouble(Trouble(down=partial(resetting, 2)), matching="^GET .*a.jpg", times=100)
+        done = site.migrate("--no-thumbnails")
+    assert done.code == 7
+    assert re.search(r"Max Retries Exceeded \(.*[Cc]onnection", done.reasons()["a.jpg"])

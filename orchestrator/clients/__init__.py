@@ -24,6 +24,19 @@ class Stored:
     tag: str | None
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Acl:
+    """An object's ACL held against the one that was asked for; only grants to everybody count.
+
+    `untold` says why the store does not tell it, or is ''.
+    """
+
+    asked: str
+    given: frozenset[str] = frozenset()
+    found: frozenset[str] = frozenset()
+    untold: str = ""
+
+
 class Client(Protocol):
     """A family's client inherits from this, and may leave out all that has a body here.
 
@@ -55,6 +68,10 @@ class Client(Protocol):
 
     def told(self, file: Any) -> Mapping[str, Any] | None:  # noqa: ARG002
         """Return what head() would, where the class was told it when it opened `file`."""
+        return None
+
+    def acl(self, key: str, parameters: Mapping[str, Any]) -> Acl | None:  # noqa: ARG002
+        """Ask for an object's ACL; None where the parameters of its save() ask for none."""
         return None
 
     def parameters(self, key: str) -> Mapping[str, Any]:  # noqa: ARG002

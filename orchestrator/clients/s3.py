@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from functools import cache, partial
 from http import HTTPStatus
@@ -15,9 +15,10 @@ import botocore.session
 from botocore import handlers
 from botocore.compat import unquote_str
 from botocore.config import Config
+from botocore.exceptions import ClientError
 
 from orchestrator import clients
-from orchestrator.clients import Stored
+from orchestrator.clients import Acl, Stored
 from orchestrator.digest import ETag
 
 HEADERS = (
@@ -41,7 +42,23 @@ PAGE = 1000  # objects, the most that a store lists at once
 ANSWERS = "before-parse.s3.*"
 REPEATED = "before-call.s3.HeadObject"
 TAKEN = "Objects"  # in a page, in the place of its Contents
+# What botocore is told of an answer that is no listing; by the status it asks again.
+NO_LISTING = {
+    "status_code": HTTPStatus.BAD_GATEWAY,
+    "body": b"<Error><Code>NoListing</Code><Message>this is no listing</Message></Error>",
+}
 OURS = {"mtime", "md5chksum"}
+# What each canned ACL grants beyond the owners. Source: AWS, Access control list (ACL) overview.
+CANNED: Mapping[str, frozenset[str]] = {
+    "private": frozenset(),
+    "public-read": frozenset({"AllUsers READ"}),
+    "public-read-write": frozenset({"AllUsers READ", "AllUsers WRITE"}),
+    "authenticated-read": frozenset({"AuthenticatedUsers READ"}),
+    "aws-exec-read": frozenset(),
+    "bucket-owner-read": frozenset(),
+    "bucket-owner-full-control": frozenset(),
+}
+EVERYBODY = {"AllUsers", "AuthenticatedUsers"}
 
 # Each thread has a session of its own, which would look for all of boto3's models and read them
 # anew: 0.1 s of the processor's time each.
@@ -59,6 +76,7 @@ class Client(clients.Client):
         self._threshold, self._part = transfer.multipart_threshold, transfer.multipart_chunksize
         parameters = storage.get_object_parameters("")
         self._reading = {k: v for k, v in parameters.items() if k in READING}
+        self._mute = ""  # what the store says instead of telling ACLs
         self._listing = {k: v for k, v in self._reading.items() if not k.startswith("SSE")}
 
     def _ask(self) -> dict[str, Any]:
@@ -68,7 +86,9 @@ class Client(clients.Client):
         """Ask for a listing: Cloudflare R2 and narrow policies refuse head_bucket."""
         quick = copy(self._storage)  # with a connection of its own
         quick.client_config = self._storage.client_config.merge(QUICK)
-        quick.connection.meta.client.list_objects_v2(**self._ask(), Prefix=prefix, MaxKeys=1)
+        s3 = quick.connection.meta.client
+        _take_first(s3.meta.events)
+        s3.list_objects_v2(**self._ask(), Prefix=prefix, MaxKeys=1)
 
     def objects(self, prefix: str) -> Iterator[Stored]:
         return self._listed(Prefix=prefix)
@@ -114,6 +134,22 @@ class Client(clients.Client):
         """Take the answer to the class's own head_object, which it asks for each file it opens."""
         found = file.obj.meta.data
         return None if found is None else _said(found)
+
+    def acl(self, key: str, parameters: Mapping[str, Any]) -> Acl | None:
+        asked = parameters.get("ACL", "")
+        if asked not in CANNED or any(name.startswith("Grant") for name in parameters):
+            return None
+        untold = self._mute
+        try:
+            where = {**self._ask(), "Key": key}
+            grants = () if untold else self._s3.get_object_acl(**where).get("Grants", ())
+        except ClientError as error:
+            grants, untold = (), error.response["Error"]["Code"]
+            if error.response["ResponseMetadata"].get("MaxAttemptsReached"):
+                self._mute = untold  # boto3 has asked again and again, and would for each object
+        if not grants:  # the owner would have one
+            return Acl(asked=asked, untold=f"{untold or 'nothing'} to GetObjectAcl")
+        return Acl(asked=asked, given=CANNED[asked], found=frozenset(_to_everybody(grants)))
 
     def hasher(self) -> ETag:
         return ETag(self._threshold, self._part)
@@ -162,6 +198,13 @@ class _Answered:
     status_code = HTTPStatus.OK
 
 
+def _to_everybody(grants: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    for grant in grants:
+        group = grant["Grantee"].get("URI", "").rpartition("/")[2]
+        if group in EVERYBODY:
+            yield f"{group} {grant['Permission']}"
+
+
 def _said(found: Mapping[str, Any]) -> Mapping[str, Any]:
     metadata = {k.lower(): v for k, v in found.get("Metadata", {}).items()}
     return {
@@ -181,14 +224,11 @@ def _take_objects(
     if operation_model.name != "ListObjectsV2":
         return
     customized_response_dict[TAKEN] = []
-    try:
-        root = ET.fromstring(response_dict["body"])  # noqa: S314  # as botocore does
-    except ET.ParseError:
-        return  # botocore says what is wrong
+    root = _root(response_dict["body"])
     space, is_page, _rest = root.tag.partition("ListBucketResult")
     if not is_page:
         if root.tag != "Error" and response_dict["status_code"] == HTTPStatus.OK:
-            response_dict["status_code"] = HTTPStatus.BAD_GATEWAY  # no listing is no empty one
+            response_dict.update(NO_LISTING)
         return
     plain = root.findtext(f"{space}EncodingType") != "url"
     found, others = [], []
@@ -200,6 +240,13 @@ def _take_objects(
     customized_response_dict[TAKEN] = found
     root[:] = others
     response_dict["body"] = ET.tostring(root)
+
+
+def _root(body: bytes) -> ET.Element:
+    try:
+        return ET.fromstring(body)  # noqa: S314  # as botocore does
+    except ET.ParseError:  # broken off, or a web page
+        return ET.Element("")
 
 
 def _stored(fields: Mapping[str, str], space: str, plain: bool) -> Stored:

@@ -329,3 +329,47 @@ def both_at_once(ground: Ground, name: object, gap: float = 0.0) -> Tally:
         if refused.code != 2 or "another run is at work" not in refused.said():
             case.wrong.append(f"the other run: {refused.code} {refused.said()[-300:]}")
         return Tally(cases=1, missed=[case.told()] if case.wrong else [])
+
+
+def side_by_side(
+    ground: Ground, name: object, gap: float = 0.0, between: Between = nothing
+) -> Tally:
+    """Start two runs that know nothing of each other on one bucket: what both claim is there.
+
+    Each ends with a state of each file; the same command then ends well. `between` is called
+    when both have ended.
+    """
+    case = ground.case(f"beside-{name}", ())
+    other = case.trial.beside(ground.folder / f"case-beside-{name}-other")
+    with case.trial.cleared(), other.cleared():
+        runs = [case.trial.go(*COMMAND)]
+        runs[0].ended_within(gap)
+        runs.append(other.go(*COMMAND))
+        for run in runs:
+            case.wrong += _ended_in_order(run)
+        between(case)
+        for trial in (case.trial, other):
+            case.wrong += false_claims(trial, _settled(trial), ground.undisturbed)
+        case.wrong += _ends_well(case.trial, ground.undisturbed)
+        return Tally(cases=1, missed=[case.told()] if case.wrong else [])
+
+
+def _ends_well(trial: Trial, undisturbed: Undisturbed) -> Iterator[str]:
+    again = trial.go(*COMMAND, name="again")
+    if (again.code, again.report().get("verdict")) != (0, "verified"):
+        yield f"the next run ends with {again.code}: {again.said()[-1500:]}"
+    digests = {key: held.digest for key, held in trial.holds().items()}
+    if digests != undisturbed.digests:
+        yield f"the store differs: {_differences(digests, undisturbed.digests)}"
+
+
+def _ended_in_order(run: Going) -> Iterator[str]:
+    if not run.ended_within(SECONDS):
+        yield f"a run goes on for more than {SECONDS} s"
+        run.send(signal.SIGKILL)
+        return
+    report = run.report()
+    if run.code not in {0, 6, 7} or "Traceback" in run.said():
+        yield f"a run ends with {run.code}: {run.said()[-1500:]}"
+    elif report.get("unaccounted") != 0:
+        yield f"a run leaves {report.get('unaccounted')} files without a state"

@@ -9,11 +9,13 @@ import random
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import cycle
 
 from tests.conformance.test_fails_closed import put_in_parts
 from tests.proof.figures import Tally
 from tests.servers.base import Headers, Options, Server, Stored
+from tests.servers.moto import MotoServer
 from tests.servers.trouble import flipped
 from tests.site import Result
 
@@ -22,10 +24,10 @@ ENDINGS = ("jpg", "png", "pdf", "txt")
 SHORTEST, LONGEST = 8, 2000
 CACHED = "max-age=86400"
 CACHING: Mapping[str, Options] = {
-    "s3": {"object_parameters": {"CacheControl": CACHED}},
+    "s3": {"object_parameters": {"CacheControl": CACHED}, "default_acl": "authenticated-read"},
     "azure": {"cache_control": CACHED},
 }
-"""Options of the families whose objects have headers that can be lost."""
+"""Options of the families whose objects have headers, or an ACL, that can be lost."""
 FOLDED = frozenset({"dropbox"})
 """Families that find an object under a name in another case."""
 
@@ -156,6 +158,11 @@ def uncache(store: Store, name: str, _: str) -> None:
     store.put(name, store.files[name], cache_control="")
 
 
+def grant(acl: str, store: Store, name: str, _: str) -> None:
+    assert isinstance(store.server, MotoServer)
+    store.server.grant(store.options, store.keys[name], acl)
+
+
 GONE = r"not in the store"
 RENAMED = Kind(title="wrong case", do=rename, check=GONE, verify="failed", extra=True)
 RENAMED_FOLDED = Kind(title="wrong case", do=rename, check=GONE, verify=None)
@@ -171,6 +178,10 @@ HEADERS = (
     Kind(title="content type", do=retype, check=None, verify="(?i)content_?type is 'text/html'"),
     Kind(title="cache control lost", do=uncache, check=None, verify="(?i)cache_?control is None"),
 )
+ACLS = tuple(
+    Kind(title=f"ACL made {acl}", do=partial(grant, acl), check=None, verify=f"ACL {says}")
+    for acl, says in {"public-read": "grants AllUsers READ", "private": "lacks"}.items()
+)
 
 
 def kinds(server: Server) -> tuple[Kind, ...]:
@@ -180,6 +191,7 @@ def kinds(server: Server) -> tuple[Kind, ...]:
         RENAMED_FOLDED if server.family in FOLDED else RENAMED,
         *([UNHASHED] if server.family == "s3" else []),
         *(HEADERS if server.family in CACHING else []),
+        *(ACLS if isinstance(server, MotoServer) else []),
     )
 
 

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import random
+import re
+import shutil
 import subprocess
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import pytest
+from botocore.exceptions import ClientError
+from minio import S3Error
 
 from tests.conformance.observe import running, wait_for
 from tests.proof.figures import Proof
 from tests.proof.test_networks import (
+    BOUND,
     KIB,
     ended_clearly,
     migrated,
@@ -23,12 +29,18 @@ from tests.proof.test_networks import (
     well,
 )
 from tests.proof.test_on_the_way import site_of
-from tests.servers import process, rclone_s3
+from tests.proof.wrong_judge import BOASTFUL, FORGIVING, Planted
+from tests.servers import minio, process, rclone_s3
+from tests.servers.azurite import AzuriteServer
 from tests.servers.base import Options, Server
 from tests.servers.disk import DiskServer
+from tests.servers.minio import MinioServer
+from tests.servers.proxy import Proxy
+from tests.servers.s3 import BotoServer
 from tests.servers.trouble import Trouble
 from tests.site import Result, report_in
 
+MIB = 1 << 20
 SLOWLY = ("migrate", "--no-thumbnails", "--bwlimit", "100K", "--transfers", "2")
 
 
@@ -99,43 +111,157 @@ def test_a_server_whose_disk_is_full(
     ended_clearly(done, frozenset({2, 6}), MUTE.get(server.name, "full|space|room"))
 
 
-@pytest.mark.full
-def test_an_s3_server_whose_disk_is_full(proof: Proof, tmp_path: Path) -> None:
-    files = some_files(random.Random(proof.seed))
-    address, keys = process.free_address(), rclone_s3.new_keys()
-    disk = tmp_path / "buckets"
-    disk.mkdir()
-    with (
-        small_disk(disk, (0, 0), 160 * KIB),
-        rclone_s3.serving(tmp_path, address, keys),
-        rclone_s3.connected(tmp_path, address, keys) as server,
-    ):
-        site = site_of(server, server.options, tmp_path, files)
-        done, seconds = migrated(site, 300)
+def fill(folder: Path, left: int) -> Path:
+    """Leave so many bytes on a disk; what takes the others can be removed again."""
+    filler = folder / "filler"
+    filler.write_bytes(bytes(shutil.disk_usage(folder).free - left))
+    return filler
+
+
+@dataclass(frozen=True, kw_only=True)
+class Disk:
+    """An S3 server, where in its folder it keeps all, how much of a disk it leaves free.
+
+    `says` is what it answers when the disk is full, `bound` when a run that hears it has ended.
+    """
+
+    start: Callable[[Path], AbstractContextManager[Server]]
+    within: str
+    spare: int = 0
+    says: str = "the store is full"
+    bound: float = BOUND
+
+
+SIZE = 32 * MIB
+DISKS = {
+    "minio": Disk(start=minio.start, within="drive", spare=SIZE // 100),
+    "rclone_s3": Disk(start=rclone_s3.start, within="buckets", says="InternalError", bound=300),
+}
+
+
+def on_a_full_disk(
+    name: str, folder: Path, chance: random.Random, defect: str = ""
+) -> tuple[Result, float, list[str], list[str]]:
+    """Migrate to a disk with little room, then again when there is more.
+
+    Return how the first run ended, after how many seconds, what it lied about, what was not well.
+    """
+    files = some_files(chance)
+    kind = DISKS[name]
+    disk = folder / "server" / kind.within
+    disk.mkdir(parents=True)
+    with small_disk(disk, (0, 0), SIZE), kind.start(disk.parent) as server:
+        site = site_of(server, server.options, folder, files)
+        filler = fill(disk, kind.spare + 160 * KIB)
+        spoilt = Planted(**vars(site), defect=defect) if defect else site
+        done, seconds = migrated(spoilt, 300)
         lies = told_wrongly(server, server.options, site, files)
-        enlarge(disk)
-        proven(proof, lies, well(server, server.options, files, site.migrate("--no-thumbnails")))
-    assert seconds < 120
-    ended_clearly(done, frozenset({6}), "full|space|room")
+        filler.unlink()
+        unwell = well(server, server.options, files, site.migrate("--no-thumbnails"))
+    return done, seconds, lies, unwell
 
 
 @pytest.mark.full
-@pytest.mark.on("rclone_s3")
-def test_a_bucket_that_goes_away(
-    proof: Proof, server: Server, bucket: Options, tmp_path: Path
-) -> None:
-    files = some_files(random.Random(proof.seed))
+@pytest.mark.parametrize("name", DISKS)
+def test_an_s3_server_whose_disk_is_full(name: str, proof: Proof, tmp_path: Path) -> None:
+    done, seconds, lies, unwell = on_a_full_disk(name, tmp_path, random.Random(proof.seed))
+    proven(proof, lies, unwell)
+    assert seconds < DISKS[name].bound
+    ended_clearly(done, frozenset({6}), DISKS[name].says)
+    tips = [done.report["advice"], *(problem["tip"] for problem in done.report["problems"])]
+    assert re.search("make room|overloaded or full", "".join(tips))
+
+
+GONE = "there is no such (bucket|container)"
+SENT, LISTED = "^PUT .*Img0002", "^GET .*(list-type=2|comp=list)"
+MOMENTS = {"while files are sent": (SENT,), "when they are listed": (SENT, LISTED)}
+"""Before which request a bucket goes away: the last of these, once the one before it was made."""
+
+
+def taken_away(
+    server: Server, moment: str, folder: Path, chance: random.Random, defect: str = ""
+) -> tuple[Result, float, list[str], list[str]]:
+    """Migrate to a bucket that goes away meanwhile, then again when there is one of its name."""
+    bucket, files = server.new_bucket(), some_files(chance)
     with server.proxied(bucket) as (options, proxy):
-        site = site_of(server, options, tmp_path, files)
-        proxy.trouble(Trouble(before=partial(remove, server, bucket)), matching="^PUT .*Img00020")
-        done = site.migrate("--no-thumbnails", "--transfers", "1")
-        server.s3.create_bucket(Bucket=bucket["bucket_name"])  # type: ignore[attr-defined]
+        site = site_of(server, options, folder, files)
+        once(proxy, MOMENTS[moment], partial(remove, server, bucket))
+        spoilt = Planted(**vars(site), defect=defect) if defect else site
+        done, seconds = migrated(spoilt)
+        make_again(server, bucket)
         lies = told_wrongly(server, bucket, site, files)
-        proven(proof, lies, well(server, bucket, files, site.migrate("--no-thumbnails")))
-    ended_clearly(done, frozenset({5}), "there is no such bucket")
+        unwell = well(server, bucket, files, site.migrate("--no-thumbnails"))
+    return done, seconds, lies, unwell
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.on("moto", "minio", "rclone_s3", "azurite")
+def test_a_bucket_that_goes_away(moment: str, proof: Proof, server: Server, tmp_path: Path) -> None:
+    chance = random.Random(proof.seed)
+    done, seconds, lies, unwell = taken_away(server, moment, tmp_path, chance)
+    proven(proof, lies, unwell)
+    assert seconds < BOUND
+    ended_clearly(done, frozenset({5}), GONE)
+
+
+def once(proxy: Proxy, requests: Sequence[str], do: Callable[[], None]) -> None:
+    first, *others = requests
+    before = partial(once, proxy, others, do) if others else do
+    proxy.trouble(Trouble(before=before), matching=first)
 
 
 def remove(server: Server, options: Options) -> None:
-    for key in server.keys(options):
-        server.delete(options, key)
-    server.s3.delete_bucket(Bucket=options["bucket_name"])  # type: ignore[attr-defined]
+    """Empty a bucket and remove it, though others write to it meanwhile."""
+    assert wait_for(lambda: removed(server, options))
+
+
+def removed(server: Server, options: Options) -> bool:
+    with suppress(ClientError, S3Error):  # it is not empty again
+        for key in server.keys(options):
+            server.delete(options, key)
+        delete_bucket(server, options)
+        return True
+    return False
+
+
+def delete_bucket(server: Server, options: Options) -> None:
+    match server:
+        case BotoServer():
+            server.s3.delete_bucket(Bucket=options["bucket_name"])
+        case MinioServer():
+            server.client.remove_bucket(options["bucket_name"])
+        case AzuriteServer():
+            server.service.delete_container(options["azure_container"])
+
+
+def make_again(server: Server, options: Options) -> None:
+    match server:
+        case BotoServer():
+            server.s3.create_bucket(Bucket=options["bucket_name"])
+        case MinioServer():
+            server.client.make_bucket(options["bucket_name"])
+        case AzuriteServer():
+            server.service.create_container(options["azure_container"])
+
+
+# The harness itself
+
+
+@pytest.mark.on("rclone_s3")
+def test_the_harness_sees_a_program_that_calls_verified_what_went_away(
+    server: Server, tmp_path: Path
+) -> None:
+    moment = "while files are sent"
+    done, _, lies, _ = taken_away(server, moment, tmp_path, random.Random(1), BOASTFUL)
+    assert len(lies) > 30
+    with pytest.raises(AssertionError):
+        ended_clearly(done, frozenset({5}), GONE)
+
+
+@pytest.mark.full
+def test_the_harness_sees_a_program_that_calls_verified_what_found_no_room(
+    tmp_path: Path,
+) -> None:
+    _, _, lies, _ = on_a_full_disk("minio", tmp_path, random.Random(1), FORGIVING)
+    assert lies

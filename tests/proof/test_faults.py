@@ -19,7 +19,7 @@ from tests.proof.tamper import (
     kinds,
     make_files,
 )
-from tests.proof.wrong_judge import FORGIVING, SUSPICIOUS, Planted
+from tests.proof.wrong_judge import BLIND, FORGIVING, SUSPICIOUS, Planted
 from tests.servers.base import Server
 from tests.site import Result, Site
 
@@ -29,6 +29,7 @@ SERVERS = (
 )
 TAMPERED, SOUND = "tampered objects", "sound objects"
 QUICK = ("--no-thumbnails", "--sample", "50%")
+EACH = 60  # files that are just enough for one of each kind of fault
 MANY, STALE, ROUNDS = 1800, 80, 2
 SHARE = 3
 """One in so many objects is tampered with."""
@@ -88,7 +89,7 @@ def test_the_read_back_and_the_check_name_each_object_that_was_tampered_with(
     proof: Proof, server: Server, tmp_path: Path
 ) -> None:
     chance = random.Random(f"{proof.seed} {server.name}")
-    store = store_on(server, chance, proof.size(360, 48))
+    store = store_on(server, chance, proof.size(360, EACH))
     site = migrated(store, tmp_path)
     faults = tampered(store)
     told(proof, store, site.run("verify", "--no-thumbnails", "--sample", "all"), faults)
@@ -145,3 +146,14 @@ def test_the_harness_sees_a_fault_that_was_not_done_and_one_that_it_was_not_told
     tally = judge(site.run("check"), told_of, store.files.keys())
     assert tally.missed == [f"{undone.kind.title}: {undone.name}: not named"]
     assert [line.partition(":")[0] for line in tally.false_alarms] == [untold.name]
+
+
+@pytest.mark.on("moto")
+def test_the_harness_sees_a_program_that_asks_for_no_acl(server: Server, tmp_path: Path) -> None:
+    store = store_on(server, random.Random(1), EACH)
+    blind = Planted(**vars(migrated(store, tmp_path)), defect=BLIND)
+    faults = tampered(store)
+    tally = judge(blind.run("verify", "--sample", "all"), faults, store.files.keys())
+    kinds_missed = {line.partition(":")[0] for line in tally.missed}
+    assert kinds_missed == {"ACL made public-read", "ACL made private"}
+    assert tally.false_alarms == []

@@ -95,7 +95,7 @@ CASES = {
         troubles(lambda _p, _c: Trouble(down=partial(resetting, 5)), READ, 8), 0, 7, says=FAILED
     ),
     "all downloads are reset in the middle": case(
-        troubles(lambda _p, _c: Trouble(down=partial(resetting, 5)), READ), 6, 7, says="."
+        troubles(lambda _p, _c: Trouble(down=partial(resetting, 5)), READ), 6, 7, says=FAILED
     ),
     "each request waits": case(
         troubles(lambda p, _c: Trouble(before=partial(p.over.wait, 0.3)), ""), 0

@@ -150,6 +150,13 @@ class Trial:
         site.write_env()
         return cls(site=site, server=server, store=Disk.of(server, options))
 
+    def beside(self, folder: Path) -> Trial:
+        """Return the same media and bucket with a run folder of their own."""
+        folder.mkdir()
+        site = replace(self.site, folder=folder)
+        site.write_env()
+        return replace(self, site=site)
+
     def go(self, *args: str, name: str = "run") -> Going:
         out, err = (self.site.folder / f"{name}.{end}" for end in ("out", "err"))
         with out.open("wb") as to, err.open("wb") as errors:

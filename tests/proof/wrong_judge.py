@@ -47,6 +47,30 @@ readback.headers = lambda route, row, told=None: ""
 """
 """It believes each answer to a download, whatever its bytes and headers."""
 
+BLIND = """
+import sys
+from orchestrator.clients.s3 import Client
+Client.acl = lambda self, key, parameters: None
+"""
+"""It asks for no ACL."""
+
+BOASTFUL = """
+import sys
+from orchestrator import check, readback, transfer, worker
+from orchestrator.ledger import State
+from orchestrator.shard import Result
+def work(route, shard):
+    try:
+        worker.work(route, shard)
+    except Exception:
+        pass
+    sent = (Result(name=row.name, state=State.VERIFIED, evidence="hash") for row in shard.rows)
+    return worker.Done(results=tuple(sent), pictures=())
+transfer.work = work
+readback.read_back = lambda job, sample: []
+"""
+"""It calls verified whatever it was to send, and looks no more."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Planted(Site):

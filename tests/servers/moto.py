@@ -45,6 +45,10 @@ class MotoServer(BotoServer):
                 raise
             return PRIVATE
 
+    def grant(self, options: Options, key: str, acl: str) -> None:
+        """Give an object another canned ACL behind everybody's back."""
+        self.s3.put_object_acl(Bucket=options["bucket_name"], Key=key, ACL=acl)
+
     def read_only(self, options: Options) -> Options:
         return {**options, **_new_user(self.iam, READ_ONLY)}
 
