@@ -43,8 +43,8 @@ def locked(runs: Path) -> Iterator[None]:
 def create(runs: Path) -> Path:
     """Make a run folder whose name sorts behind all others, even where the clock went back."""
     now = datetime.now(UTC)
-    for other in runs.glob("2*Z-*"):
-        with suppress(ValueError):
+    for other in runs.glob("*Z-*"):
+        with suppress(ValueError, OverflowError):  # no run of ours, or the last moment of 9999
             begun = datetime.strptime(other.name.partition("-")[0], STAMP).replace(tzinfo=UTC)
             now = max(now, begun + timedelta(microseconds=1))
     folder = runs / f"{now.strftime(STAMP)}-{secrets.token_hex(2)}"

@@ -76,6 +76,12 @@ def test_the_last_run_is_found_where_the_clock_went_back(site: Site) -> None:
     assert [path.parent.name[:4] for path in ledgers(site)] == ["2999"] * 3
 
 
+def test_a_run_folder_from_the_end_of_time_ends_no_run(site: Site) -> None:
+    (site.runs / "99991231T235959.999999Z-0000").mkdir(parents=True)
+    done = site.migrate()
+    assert (done.code, done.states()) == (0, {"verified": 40}), done.err
+
+
 def test_an_object_that_was_replaced_in_secret_is_not_taken_for_the_proven_one(site: Site) -> None:
     """Same folder, inode, size and time: only ctime, which nobody can set, tells it."""
     site.migrate()
