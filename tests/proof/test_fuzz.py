@@ -75,5 +75,4 @@ def test_the_fuzzer_finds_a_defect_that_is_planted(
     environment: Mapping[str, str], tmp_path: Path
 ) -> None:
     (missed,) = fuzzed("planted", SECONDS, 1, environment, tmp_path).missed
-    assert "KeyError: 'planted'" in missed
-    assert "b'bad" in missed
+    assert missed.startswith("planted fails on [b'bad")

@@ -121,7 +121,7 @@ class Watch:
 
     arguments: set[bytes] = field(default_factory=set)
     variables: dict[str, set[bytes]] = field(default_factory=dict)
-    cores: set[bytes] = field(default_factory=set)
+    cores: set[tuple[str, bytes]] = field(default_factory=set)
 
     def look(self, site: Secretive) -> None:
         for folder in Path("/proc").glob("[0-9]*"):
@@ -132,9 +132,9 @@ class Watch:
                 self.arguments.add((folder / "cmdline").read_bytes())
                 found = (folder / "environ").read_bytes().split(b"\0")
                 self.variables.setdefault(name, set()).update(found)
-                if name == "rclone":
+                if name == "rclone" or self.cores:  # by then the program has set its own limit
                     limits = (folder / "limits").read_bytes().splitlines()
-                    self.cores |= {line for line in limits if b"core file" in line}
+                    self.cores |= {(name, line) for line in limits if b"core file" in line}
 
     def wrong(self, site: Secretive, secrets: set[str]) -> Iterator[str]:
         if found := [s for s in secrets if leaked(s, [*self.arguments])]:
@@ -148,7 +148,9 @@ class Watch:
                 yield f"rclone has {more}"
             if name == "rclone" and leaked(site.other, [*variables]):
                 yield "rclone has another variable of .env"
-        yield from (f"core dumps: {line.decode()}" for line in self.cores if line.split()[4] > b"1")
+        for name, line in self.cores:
+            if line.split()[4] not in (b"0", b"1"):
+                yield f"core dumps of {name}: {line.decode()}"
 
 
 @contextmanager
