@@ -53,6 +53,46 @@ def test_a_ledger_whose_facts_are_of_another_kind_is_left_aside_and_named(site: 
     assert any(ledger.parent.name in note for note in done.report["notes"])
 
 
+def damage_an_index(ledger: Path) -> None:
+    """Flip a bit that only a thorough check sees, and that an update stumbles over."""
+    whole = ledger.read_bytes()
+    for place in range(4096, len(whole), 64):
+        data = bytearray(whole)
+        data[place] ^= 0x40
+        ledger.write_bytes(data)
+        with closing(sqlite3.connect(ledger, isolation_level=None)) as opened:
+            try:
+                if opened.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
+                    continue
+                opened.execute("BEGIN")
+                opened.execute("UPDATE entry SET state = 'present', evidence = NULL")
+                opened.execute("UPDATE entry SET state = 'verified'")
+            except sqlite3.OperationalError:
+                continue
+            except sqlite3.DatabaseError:
+                return
+            finally:
+                if opened.in_transaction:
+                    opened.execute("ROLLBACK")
+    raise AssertionError("no place was found")
+
+
+def test_damage_that_is_met_in_the_middle_is_told_and_left_aside_by_the_next_run(
+    site: Site,
+) -> None:
+    site.migrate()
+    (ledger,) = ledgers(site)
+    damage_an_index(ledger)
+    done = site.run("check")
+    assert done.code == 2
+    assert "cannot be used" in done.out
+    assert "leaves a damaged ledger aside" in done.out
+    again = site.migrate()
+    assert again.code == 0, again.out + again.err
+    assert again.states() == {"verified": 40}
+    assert any("damaged" in note for note in again.report["notes"])
+
+
 def test_the_ledger_before_a_damaged_one_is_taken(site: Site) -> None:
     site.migrate()
     site.migrate()
