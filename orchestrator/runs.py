@@ -58,7 +58,7 @@ def open_ledger(folder: Path, runs: Path, identity: Sequence[str]) -> Ledger:
 
     One that is damaged is left aside, and named in the new one.
     """
-    path, damaged = folder / LEDGER, []
+    path, damaged = folder / LEDGER, list[str]()
     for before in sorted(runs.glob(f"*/{LEDGER}"), reverse=True):
         try:
             if _copied(before, path, identity, thorough=bool(damaged)):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import stat
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -216,12 +217,14 @@ def planted_in(site: Secretive) -> set[str]:
 
 @contextmanager
 def careless() -> Iterator[None]:
-    """Have the umask under which a careless file can be read and written by all."""
-    before = os.umask(0)
+    """Have the umask under which a careless file is open to all, and no limit of core dumps."""
+    before, (soft, hard) = os.umask(0), resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (hard, hard))
     try:
         yield
     finally:
         os.umask(before)
+        resource.setrlimit(resource.RLIMIT_CORE, (soft, hard))
 
 
 @pytest.mark.on("moto")
@@ -274,10 +277,17 @@ def test_what_an_end_in_the_middle_leaves(
         assert wait_for(lambda: watch.cores)
         said = ended(run, number)
         assert wait_for(lambda: not rclones(site))
-    texts = [p.read_bytes() for p in {*SHARED.rglob("*")} - shared if p.is_file()]
+    texts = [*read({*SHARED.rglob("*")} - shared)]
     tally.missed += [f"{number.name}: {w}" for w in wrong(site, watch, said, *texts)]
     tally.missed += [f"{number.name}: {p}" for p in site.folder.rglob("core*")]
     proof.holds(HARNESS, tally)
+
+
+def read(paths: Iterable[Path]) -> Iterator[bytes]:
+    for path in paths:
+        with suppress(OSError):  # of somebody else, and gone again
+            if path.is_file():
+                yield path.read_bytes()
 
 
 def ended(run: Running, number: signal.Signals) -> bytes:
