@@ -453,6 +453,8 @@ def _understood(error: BaseException) -> tuple[tuple[Problem, ...], int]:
         case Exception() if type(error).__module__ == "sqlite3":  # costly to import for its name
             what = f"the ledger in the run folder cannot be used: {error}"
             tip = "look for room and permissions there, or choose another folder with --run-dir"
+            if type(error).__name__ == "DatabaseError":  # what it holds is wrong
+                tip = "run the same command again: it leaves a damaged ledger aside"
             return (Problem(what=what, tip=tip),), ConfigurationError.exit_code
         case KeyboardInterrupt() | click.Abort():
             return (Problem(what="interrupted", tip=AGAIN),), 130

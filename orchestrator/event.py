@@ -20,10 +20,14 @@ class Event:
 
 
 def event(line: str, redact: Redactor) -> Event:
+    """Take a line for what it says; one that is no JSON of rclone's is a word of Go's runtime."""
     try:
         found = json.loads(line)
-    except ValueError:
-        return Event(level="critical", message=redact(line.strip()))
-    level, message = found.get("level", ""), found.get("msg", "").strip()
-    shown = redact(message) if level in TROUBLE else message
-    return Event(level=level, message=shown, name=found.get("object"))
+    except (ValueError, RecursionError):
+        found = None
+    match found:
+        case {"level": str(level), "msg": str(said), **more}:
+            message = redact(said.strip()) if level in TROUBLE else said.strip()
+            name = more.get("object")
+            return Event(level=level, message=message, name=name if isinstance(name, str) else None)
+    return Event(level="critical", message=redact(line.strip()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import shutil
+import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -274,7 +275,7 @@ def _explained(job: Job) -> Iterator[None]:
     """Turn what an SDK raises in the middle of a stage into an error that helps."""
     try:
         yield
-    except (OrchestratorError, AssertionError):
+    except (OrchestratorError, AssertionError, sqlite3.Error):
         raise
     except Exception as error:
         text = job.target.redact(words(error))

@@ -43,8 +43,8 @@ def locked(runs: Path) -> Iterator[None]:
 def create(runs: Path) -> Path:
     """Make a run folder whose name sorts behind all others, even where the clock went back."""
     now = datetime.now(UTC)
-    for other in runs.glob("2*Z-*"):
-        with suppress(ValueError):
+    for other in runs.glob("*Z-*"):
+        with suppress(ValueError, OverflowError):  # no run of ours, or the last moment of 9999
             begun = datetime.strptime(other.name.partition("-")[0], STAMP).replace(tzinfo=UTC)
             now = max(now, begun + timedelta(microseconds=1))
     folder = runs / f"{now.strftime(STAMP)}-{secrets.token_hex(2)}"
@@ -58,10 +58,10 @@ def open_ledger(folder: Path, runs: Path, identity: Sequence[str]) -> Ledger:
 
     One that is damaged is left aside, and named in the new one.
     """
-    path, damaged = folder / LEDGER, []
+    path, damaged = folder / LEDGER, list[str]()
     for before in sorted(runs.glob(f"*/{LEDGER}"), reverse=True):
         try:
-            if _copied(before, path, identity):
+            if _copied(before, path, identity, thorough=bool(damaged)):
                 break
         except (sqlite3.Error, ValueError):
             damaged.append(before.parent.name)
@@ -72,8 +72,12 @@ def open_ledger(folder: Path, runs: Path, identity: Sequence[str]) -> Ledger:
     return ledger
 
 
-def _copied(before: Path, path: Path, identity: Sequence[str]) -> bool:
-    """Copy a ledger of the same source and target; raise sqlite3.Error for a damaged one."""
+def _copied(before: Path, path: Path, identity: Sequence[str], *, thorough: bool) -> bool:
+    """Copy a ledger of the same source and target; raise sqlite3.Error for a damaged one.
+
+    It is looked at thoroughly where its run did not end well, or where a later one is damaged,
+    which may have come from here.
+    """
     if before.is_symlink() or not before.is_file():
         raise sqlite3.DatabaseError("no file of ours")
     with closing(Ledger(before)) as old:
@@ -82,8 +86,8 @@ def _copied(before: Path, path: Path, identity: Sequence[str]) -> bool:
         summary = old.fact("summary", {})
         if not isinstance(summary, dict):
             raise sqlite3.DatabaseError("damaged")
-        ended = summary.get("run") == before.parent.name
-        if not old.sound(thorough=not ended):
+        well = summary.get("run") == before.parent.name and summary.get("verdict") != "failed"
+        if not old.sound(thorough=thorough or not well):
             raise sqlite3.DatabaseError("damaged")
         old.copy_to(path)
     return True

@@ -80,7 +80,7 @@ def run_flags(volumes: Sequence[str]) -> list[str]:
 
 
 @contextmanager
-def image() -> Iterator[Podman]:
+def image(context: Path = ROOT) -> Iterator[Podman]:
     """Build the image; where no engine is, skip, or fail if REQUIRE_CONTAINER says so."""
     if not all(shutil.which(program) for program in ("podman", "runc", "mmdebstrap")):
         if os.environ.get("REQUIRE_CONTAINER") == "1":
@@ -92,7 +92,9 @@ def image() -> Iterator[Podman]:
     podman = Podman(folder=folder, env={**os.environ, "CONTAINERS_CONF": str(settings)})
     try:
         base = _base(podman)
-        podman("build", "--network=host", f"--build-arg=BASE_IMAGE={base}", f"--tag={IMAGE}", ROOT)
+        podman(
+            "build", "--network=host", f"--build-arg=BASE_IMAGE={base}", f"--tag={IMAGE}", context
+        )
         yield podman
     finally:
         podman("rm", "--force", "--all", check=False)

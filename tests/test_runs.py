@@ -53,6 +53,46 @@ def test_a_ledger_whose_facts_are_of_another_kind_is_left_aside_and_named(site: 
     assert any(ledger.parent.name in note for note in done.report["notes"])
 
 
+def damage_an_index(ledger: Path) -> None:
+    """Flip a bit that only a thorough check sees, and that an update stumbles over."""
+    whole = ledger.read_bytes()
+    for place in range(4096, len(whole), 64):
+        data = bytearray(whole)
+        data[place] ^= 0x40
+        ledger.write_bytes(data)
+        with closing(sqlite3.connect(ledger, isolation_level=None)) as opened:
+            try:
+                if opened.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
+                    continue
+                opened.execute("BEGIN")
+                opened.execute("UPDATE entry SET state = 'present', evidence = NULL")
+                opened.execute("UPDATE entry SET state = 'verified'")
+            except sqlite3.OperationalError:
+                continue
+            except sqlite3.DatabaseError:
+                return
+            finally:
+                if opened.in_transaction:
+                    opened.execute("ROLLBACK")
+    raise AssertionError("no place was found")
+
+
+def test_damage_that_is_met_in_the_middle_is_told_and_left_aside_by_the_next_run(
+    site: Site,
+) -> None:
+    site.migrate()
+    (ledger,) = ledgers(site)
+    damage_an_index(ledger)
+    done = site.run("check")
+    assert done.code == 2
+    assert "cannot be used" in done.out
+    assert "leaves a damaged ledger aside" in done.out
+    again = site.migrate()
+    assert again.code == 0, again.out + again.err
+    assert again.states() == {"verified": 40}
+    assert any("damaged" in note for note in again.report["notes"])
+
+
 def test_the_ledger_before_a_damaged_one_is_taken(site: Site) -> None:
     site.migrate()
     site.migrate()
@@ -74,6 +114,12 @@ def test_the_last_run_is_found_where_the_clock_went_back(site: Site) -> None:
         done = site.migrate()
         assert (done.code, done.states()) == (0, {"verified": 40}), done.reasons()
     assert [path.parent.name[:4] for path in ledgers(site)] == ["2999"] * 3
+
+
+def test_a_run_folder_from_the_end_of_time_ends_no_run(site: Site) -> None:
+    (site.runs / "99991231T235959.999999Z-0000").mkdir(parents=True)
+    done = site.migrate()
+    assert (done.code, done.states()) == (0, {"verified": 40}), done.err
 
 
 def test_an_object_that_was_replaced_in_secret_is_not_taken_for_the_proven_one(site: Site) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import signal
 import time
 from collections import Counter
@@ -27,6 +28,7 @@ BACK = 0.25  # of a run's time, at most, that the next one takes to come back to
 SURVIVAL = 5.0  # seconds that a child may outlive its parent's kill
 TO_END = 30.0  # seconds that a run may take to end after a signal that it can hear
 EXTENSIONS = ("jpg", "jpg", "jpg", "png", "css", "txt")
+OUR_MAIN = re.compile(r'cli\.py", line \d+, in main')  # Python's own site has a main() too
 HEARD = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
 Write = Callable[[str, bytes], object]
@@ -181,7 +183,7 @@ def _last_words(going: Going, blow: Blow) -> Iterator[str]:
     stage, code, said = going.stage(), going.code, going.said()
     if stage == "ended":
         return
-    if "Traceback" in said and (stage != "starting" or "in main\n" in said):
+    if "Traceback" in said and (stage != "starting" or OUR_MAIN.search(said)):
         yield f"it shows a traceback: {going.err.read_text()[-1500:]}"
     if code != HEARD[blow.signals[-1]] and stage != "starting":
         yield f"its exit code is {code}"

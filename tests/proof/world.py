@@ -101,7 +101,7 @@ class World:
         named = (a.removeprefix("--run-dir=") for a in args if a.startswith("--run-dir="))
         own = (self.runs, self.store, self.folder / "tmp", *(self.site / name for name in named))
         for path in call.wrote:
-            if path not in HARMLESS and not _within(path, own):
+            if path not in HARMLESS and not within(path, own):
                 yield f"wrote to {path}"
 
 
@@ -120,11 +120,11 @@ def _said(call: Call, codes: frozenset[int]) -> Iterator[str]:
 def _touched(before: Snapshot, after: Snapshot, own: tuple[Path, ...]) -> Iterator[str]:
     for path in sorted(before.keys() | after.keys()):
         name = os.fsdecode(path)
-        if before.get(path) != after.get(path) and not _within(name, own):
+        if before.get(path) != after.get(path) and not within(name, own):
             yield f"changed {name}: {before.get(path)} is now {after.get(path)}"
 
 
-def _within(path: str, folders: tuple[Path, ...]) -> bool:
+def within(path: str, folders: tuple[Path, ...]) -> bool:
     return any(path == str(f) or path.startswith(f"{f}/") for f in folders)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from tests.site import Site
 
-START = "from orchestrator import cli; cli.main(sys.argv[1:])"
+START = "import sys\nfrom orchestrator import cli; cli.main(sys.argv[1:])"
 
 FORGIVING = """
 import sys
