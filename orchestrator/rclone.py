@@ -22,9 +22,10 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
+from io import BufferedReader
 from itertools import count
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import Any, Final
 
 from rclone import RClone
 
@@ -84,6 +85,7 @@ class Rclone(RClone):
         self.log.disabled = True  # it would print our arguments and rclone's raw output
         self._upload = Upload()
         self._daemon: Daemon | None = None
+        self._ear: threading.Thread | None = None  # hears what it says
         self._closed = False
         self._before = (0, 0)
         self._starting = threading.Lock()
@@ -174,7 +176,7 @@ class Rclone(RClone):
         if self._daemon is not None:
             self._before = self.sent
             self._daemon.end()
-            _end(self._daemon.child)
+            _end(self._daemon.child, self._ear)
             self._daemon.address.unlink(missing_ok=True)
             self._daemon = None
 
@@ -254,8 +256,8 @@ class Rclone(RClone):
         daemon = Daemon(
             child=child, address=self._address, password=who["RCLONE_RC_PASS"], ears=self.ears
         )
-        follow = threading.Thread(target=self._follow, args=(child, daemon.hear), daemon=True)
-        follow.start()
+        self._ear = threading.Thread(target=self._follow, args=(child, daemon.hear), daemon=True)
+        self._ear.start()
         return daemon
 
     def _started(
@@ -278,9 +280,9 @@ class Rclone(RClone):
 
     def _follow(self, child: subprocess.Popen[bytes], handle: Callable[[Event], None]) -> None:
         """Keep each line of its log, without secrets, and hand it on."""
-        assert child.stderr is not None  # noqa: S101  # PIPE was asked for
+        assert isinstance(child.stderr, BufferedReader)  # noqa: S101  # PIPE was asked for
         with (
-            suppress(ValueError, OSError),  # closed by _end
+            suppress(ValueError),  # closed by _end
             _private(self.work.parent / "rclone.log.jsonl").open("a", encoding="utf-8") as log,
         ):
             for lines in _paced(child.stderr):
@@ -292,10 +294,10 @@ class Rclone(RClone):
                     handle(one)
 
 
-def _paced(stream: IO[bytes]) -> Iterator[list[str]]:
+def _paced(stream: BufferedReader) -> Iterator[list[str]]:
     """Yield the lines that have come; to wake up for each of a thousand a second costs more."""
     rest = b""
-    while data := os.read(stream.fileno(), AT_ONCE):
+    while data := stream.read1(AT_ONCE):
         *lines, rest = (rest + data).split(b"\n")
         if lines:
             yield [line.decode("utf-8", "replace") + "\n" for line in lines]
@@ -334,14 +336,16 @@ def _obscure(binary: Path, password: str) -> str:
     return run.stdout.decode().strip()
 
 
-def _end(child: subprocess.Popen[bytes]) -> None:
-    """Leave no rclone behind, whatever interrupted us."""
+def _end(child: subprocess.Popen[bytes], ear: threading.Thread | None = None) -> None:
+    """Leave no rclone behind, whatever interrupted us; hear its last words first."""
     if child.poll() is None:
         child.terminate()
         with suppress(subprocess.TimeoutExpired):
             child.wait(GRACE)
         child.kill()
         child.wait()
+    if ear and ear is not threading.current_thread():
+        ear.join(GRACE)
     if child.stderr:
         child.stderr.close()
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
+from threading import Thread
 from typing import Final, Protocol, Self
 
 from orchestrator.clients import Client
@@ -55,7 +56,11 @@ class Threads:
     _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(AT_ONCE, "shard"))
 
     def prepare(self) -> None:
-        self._pool.submit(self.route.rclone.daemon)  # who needs it first sees what went wrong
+        Thread(target=self._start, daemon=True).start()
+
+    def _start(self) -> None:
+        with suppress(Exception):  # who needs it meets the same
+            self.route.rclone.daemon()
 
     def __enter__(self) -> Self:
         return self

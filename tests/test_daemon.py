@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,8 +19,10 @@ from orchestrator.event import Event
 from orchestrator.gate import Call, Flight
 from orchestrator.job import Route, Wishes
 from orchestrator.job import route as make_route
+from orchestrator.rclone import _end
 from orchestrator.storage import Upload, load
 from orchestrator.transfer import Threads
+from tests.conformance.observe import wait_for
 
 FOLDER = "django.core.files.storage.FileSystemStorage"
 
@@ -171,10 +174,7 @@ def test_a_log_that_comes_in_pieces_is_heard_line_by_line(route: Route) -> None:
 def test_rclone_is_ready_before_it_is_needed(route: Route) -> None:
     crew = Threads(route=route)
     crew.prepare()
-    with crew:
-        pass
-    assert route.rclone._daemon
-    assert route.rclone._daemon.alive
+    assert wait_for(lambda: route.rclone._daemon and route.rclone._daemon.alive)
 
 
 def test_an_rclone_that_does_not_start_is_told_by_who_needs_it(
@@ -185,3 +185,19 @@ def test_an_rclone_that_does_not_start_is_told_by_who_needs_it(
         crew.prepare()
         with pytest.raises(RcloneUnusableError):
             route.rclone.copy_names([], Upload(), Flight(start=1, most=1))
+
+
+def test_the_last_words_of_an_rclone_that_ended_are_heard(
+    route: Route, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.rclone.PACE", 0.5)
+    heard: list[Event] = []
+    script = (
+        "import sys, time\nfor w in ('first', 'last'): print(w, file=sys.stderr); time.sleep(0.1)"
+    )
+    child = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE)
+    ear = threading.Thread(target=route.rclone._follow, args=(child, heard.append))
+    ear.start()
+    assert child.wait(10) == 0
+    _end(child, ear)
+    assert [event.message for event in heard] == ["first", "last"]
