@@ -6,6 +6,7 @@ Called as `python -m tests.traced NOTES.json [ARGUMENTS OF THE PROGRAM]`.
 from __future__ import annotations
 
 import json
+import os
 import re
 import sqlite3
 import sys
@@ -13,7 +14,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 VALUE = re.compile(r"x?'(?:[^']|'')*'|\b\d+(?:\.\d+)?\b|\bNULL\b")
 
@@ -92,12 +93,21 @@ def _rss() -> int:
 def main() -> None:
     from orchestrator import cli
 
-    notes, trace = Path(sys.argv.pop(1)), _Trace()
+    notes, trace, leave = Path(sys.argv.pop(1)), _Trace(), os._exit
+
+    def note() -> None:
+        notes.write_text(json.dumps(asdict(trace.notes())))
+
+    def noted(status: int) -> NoReturn:
+        note()
+        leave(status)
+
     sqlite3.connect = trace.connect  # type: ignore[assignment]
+    os._exit = noted  # how the program ends where a thread of it still waits
     try:
         cli.main()
     finally:
-        notes.write_text(json.dumps(asdict(trace.notes())))
+        note()
 
 
 if __name__ == "__main__":
