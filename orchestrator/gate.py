@@ -87,8 +87,9 @@ class Pace:
         self._last = now
         self._stored += 1
         if self._stored > WORTH * self.limit(flight) and now > self._since:
-            seconds, self._stored = now - self._since, 0
-            self._judge(self._area / seconds, WORTH * self.limit(flight) / seconds)
+            seconds = now - self._since
+            self._judge(self._area / seconds, (self._stored - 1) / seconds)
+            self._stored = 0
             self._settled = self._settled or self._before * flight.start >= flight.most
 
     def _judge(self, flying: float, rate: float) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,13 +20,13 @@ from orchestrator.ledger import OTHER_HEADERS, Change, Ledger, Row, State, decod
 from orchestrator.limits import Limits
 from orchestrator.parallel import chunks
 from orchestrator.progress import human
+from orchestrator.readback import PLAIN
 from orchestrator.storage import Target, Upload
 from orchestrator.transforms import Transform, text
 
 BYTES_AT_ONCE = 2000  # files in one byte comparison
 ASKED_AT_ONCE = 50  # files that a thread compares in one go: handing over one costs more
 NOTED_AT_ONCE = 10_000  # files between two writes, as SQLite is slow while other threads work
-PLAIN: Final = re.compile(r"(?:\w[\w.-]*/)*\w[\w.-]*", re.ASCII)
 ADDRESS: Final = ("key", "folded", "type", "batch", "direct", "packed", "state", "reason")
 # What needs no look at any content is decided by SQLite alone: it is most of all files.
 NEW: Final = """

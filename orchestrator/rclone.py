@@ -75,8 +75,8 @@ class Rclone(RClone):
     work: Path
     redact: Redactor
     ears: Ears
+    checkers: int  # while copying; with the transfers they are the connections that stay open
     passed: tuple[str, ...] = ()
-    checkers: int = 8  # while copying; with the transfers they are the connections that stay open
     extra: tuple[str, ...] = ()
     commands: dict[str, str] = field(default_factory=dict)  # by command and headers
 
@@ -344,7 +344,7 @@ def _end(child: subprocess.Popen[bytes], ear: threading.Thread | None = None) ->
             child.wait(GRACE)
         child.kill()
         child.wait()
-    if ear and ear is not threading.current_thread():
+    if ear:
         ear.join(GRACE)
     if child.stderr:
         child.stderr.close()

@@ -47,6 +47,7 @@ def test_a_second_list_gets_in_when_the_first_is_nearly_done() -> None:
             entered.set()
 
     with gate.through(first):
+        assert first.transfers == 5  # nobody else is there
         threading.Thread(target=follow).start()
         for name in "abc":
             gate.landed(first, name)
@@ -97,6 +98,17 @@ def test_more_are_in_flight_as_long_as_that_stores_more_a_second(
     seconds: float, wire: float, low: int, high: int
 ) -> None:
     assert low <= Shop(seconds, wire).found(Flight(start=64, most=256)) <= high
+
+
+def test_a_large_file_between_does_not_make_the_store_look_slower() -> None:
+    """Fewer of them are in flight, so the time is judged after fewer files."""
+    now = 0.0
+    pace = Pace(clock=lambda: now)
+    small, large = Flight(start=64, most=256), Flight(start=16, most=64)
+    for number in range(4000):
+        now += 0.1 / pace.limit(small)
+        pace.stored(pace.limit(small), large if number == 700 else small)
+    assert pace.limit(small) == 256
 
 
 def test_no_more_are_in_flight_than_the_user_or_the_memory_allows() -> None:

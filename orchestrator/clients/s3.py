@@ -173,11 +173,14 @@ def _take_first(events: Any) -> None:
 
 
 def _make_class_once(bucket: Any) -> None:
-    """Have open() use one class for all objects: boto3 makes a new one for each, in 3 ms.
-
-    A download asks for the size, which open() was told just before: it is told again.
-    """
+    """Have open() use one class for all objects: boto3 makes a new one for each, in 3 ms."""
     kind: Any = type(bucket.Object("-"))
+    _ask_once(kind, bucket.meta.client.meta.events)
+    bucket.Object = partial(kind, bucket.name, client=bucket.meta.client)
+
+
+def _ask_once(kind: Any, events: Any) -> None:
+    """Have a download be told the size that open() was told just before, and not ask again."""
     download, known = kind.download_fileobj, {}
 
     def downloaded(opened: Any, *args: Any, **kwargs: Any) -> Any:
@@ -188,8 +191,7 @@ def _make_class_once(bucket: Any) -> None:
             known.clear()
 
     kind.download_fileobj = downloaded
-    bucket.meta.client.meta.events.register(REPEATED, lambda **_: known.get("answer"))
-    bucket.Object = partial(kind, bucket.name, client=bucket.meta.client)
+    events.register(REPEATED, lambda **_: known.get("answer"))
 
 
 class _Answered:
