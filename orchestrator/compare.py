@@ -19,6 +19,7 @@ from orchestrator.ledger import Row
 from orchestrator.storage import Upload
 
 Readable = BinaryIO | gzip.GzipFile
+READS = 2  # an object that is there gets a second one, over a connection of its own
 EQUAL = "="
 MOVED = "changed in the source during the run; run the same command again"
 MARKS = {
@@ -106,6 +107,19 @@ def by_client(route: Route, row: Row) -> str:
 
 def _equal(route: Route, row: Row, read: Callable[[Route, str], Iterator[bytes]]) -> str:
     """Read the object and the file side by side, up to the first byte that differs."""
+    failed = ""
+    for _ in range(READS):
+        try:
+            return _differs(route, row, read)
+        except Exception as error:  # noqa: BLE001  # any error of any SDK is a failed read
+            route.forget_target()
+            failed = route.target.redact(f"reading it failed: {said(error)}")
+            if isinstance(error, FileNotFoundError):
+                break
+    return failed
+
+
+def _differs(route: Route, row: Row, read: Callable[[Route, str], Iterator[bytes]]) -> str:
     with ExitStack() as stack:
         try:
             files = [*_contents(route, row)]
@@ -113,14 +127,10 @@ def _equal(route: Route, row: Row, read: Callable[[Route, str], Iterator[bytes]]
                 stack.callback(file.close)
         except OSError:
             return MOVED
-        try:
-            for data in read(route, row.name):
-                files = [file for file in files if _read(file, len(data)) == data]
-                if not files:
-                    break
-        except Exception as error:  # noqa: BLE001  # any error of any SDK is a failed read
-            route.forget_target()
-            return route.target.redact(f"reading it failed: {said(error)}")
+        for data in read(route, row.name):
+            files = [file for file in files if _read(file, len(data)) == data]
+            if not files:
+                break
         if any(_read(file, 1) == b"" for file in files):
             return ""
     return "the object's content differs" if route.unchanged(row) else MOVED
@@ -130,6 +140,8 @@ def _opened(route: Route, name: str, seen: Seen) -> Iterator[bytes]:
     target = route.own_target()
     with target.storage.open(name, "rb") as file:
         seen.headers = target.client.told(file)
+        if seen.body:
+            seen.body.seek(0)  # a read before this one may have failed
         while data := file.read(BLOCK):
             if seen.body:
                 seen.body.write(data)

@@ -24,25 +24,13 @@ from tests.proof.test_on_the_way import site_of
 from tests.servers.base import Options, Server
 from tests.servers.ftp import FtpServer
 from tests.servers.openssh import SshServer
-from tests.servers.relay import Maker, Relay
-from tests.servers.trouble import Through, flipping, resetting, slowed, unchanged
+from tests.servers.relay import Relay, first
+from tests.servers.trouble import flipping, resetting, slowed
 from tests.site import Result, report_in
 
 BOUND = 120
 FAILED = "connection|listens|reset|EOF|time|broken pipe"
 Begin = Callable[[Relay, random.Random], None]
-
-
-def first(times: int, made: Maker) -> Maker:
-    """Make trouble for the first connections; the later ones have none."""
-    left = times
-
-    def make() -> Through:
-        nonlocal left
-        left -= 1
-        return made() if left >= 0 else unchanged
-
-    return make
 
 
 def refuse(relay: Relay, _: random.Random) -> None:

@@ -24,6 +24,18 @@ def straight() -> Through:
     return unchanged
 
 
+def first(times: int, made: Maker) -> Maker:
+    """Make trouble for the first connections; the later ones have none."""
+    left = times
+
+    def make() -> Through:
+        nonlocal left
+        left -= 1
+        return made() if left >= 0 else unchanged
+
+    return make
+
+
 @dataclass(kw_only=True)
 class Relay:
     """`up` and `down` make what befalls the bytes of each new connection, to and from the server.
