@@ -30,7 +30,7 @@ STUCK: Final = (
 )
 REFUSALS: Final = 5  # files, after which the store is not just particular about one of them
 TICK: Final = 0.5  # seconds between two looks at what was sent
-OURS: Final = ("Checkers", "NoCheckDest", "Retries", "Transfers", "UploadHeaders")
+OURS: Final = ("Checkers", "NoCheckDest", "NoTraverse", "Retries", "Transfers", "UploadHeaders")
 LATER: Final = "see whether the store is overloaded or full, then run the same command again"
 USER: Final = "media-orchestrator"
 

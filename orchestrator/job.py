@@ -26,6 +26,7 @@ from orchestrator.storage import Target, Upload
 T = TypeVar("T")
 R = TypeVar("R")
 Note = Callable[[str], None]
+LISTS = 32  # that wait for rclone at once: so many short ones keep it busy
 PAUSES = (1.0, 5.0, 15.0)  # seconds before each further attempt
 
 
@@ -110,6 +111,14 @@ class Route:
         """Apply `function` in as many threads as the store likes; each keeps its storage object."""
         return bounded_map(self._readers, function, items)
 
+    @cached_property
+    def _senders(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(LISTS, "sender")
+
+    def send(self, function: Callable[[T], R], lists: Iterable[T]) -> Iterator[R]:
+        """Apply `function` to lists of files, in threads that wait for rclone and nothing else."""
+        return bounded_map(self._senders, function, lists)
+
     def pause(self, attempt: int, why: str) -> None:
         """Wait before another attempt, unless the run is being ended."""
         seconds = PAUSES[min(attempt, len(PAUSES) - 1)]
@@ -123,7 +132,8 @@ class Route:
         """End rclone, and no thread begins anything more; one that waits for a store may go on."""
         self.stopped.set()
         self.rclone.close()
-        self._readers.shutdown(wait=False, cancel_futures=True)
+        for pool in (self._readers, self._senders):
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,6 +163,7 @@ def rclone(target: Target, remote: Remote, source: Path, work: Path, wishes: Wis
             stalled=lambda: unreachable(target, source),
         ),
         passed=target.template.pass_environment,
+        memory=wishes.memory,
         checkers=max(tuning.checkers, tuning.most_transfers // 2),
         extra=tuple(extra),
     )

@@ -45,6 +45,7 @@ INHERITED: Final = (
 )
 # Names are compared byte by byte, and links are the files that they lead to, as Django sees them.
 FAITHFUL: Final = ("--no-unicode-normalization", "--copy-links")
+TIDY: Final = "400"  # per cent of new garbage for each collection: a fifth less of the processor
 PATIENCE: Final = ("--low-level-retries=4",)  # of rclone's 10: we try again ourselves
 LOGGING: Final = (
     *("--use-json-log", "--log-level=INFO", "--stats=1s", "--stats-log-level=NOTICE"),
@@ -75,6 +76,7 @@ class Rclone(RClone):
     work: Path
     redact: Redactor
     ears: Ears
+    memory: int  # bytes, of its own, that it may use before it tidies up more often
     checkers: int  # while copying; with the transfers they are the connections that stay open
     passed: tuple[str, ...] = ()
     extra: tuple[str, ...] = ()
@@ -105,8 +107,9 @@ class Rclone(RClone):
                 "dstFs": {"_name": NAME, "_root": self.remote.path, **dict(upload.config)},
                 "_config": {
                     "NoCheckDest": True,
+                    "NoTraverse": True,
                     "Retries": 1,
-                    "Checkers": self.checkers,
+                    "Checkers": min(self.checkers, len(names)),
                     "UploadHeaders": _headers(upload),
                 },
                 "_filter": {"FilesFromRaw": [str(listed)]},
@@ -126,9 +129,10 @@ class Rclone(RClone):
 
     def _note(self, command: str, headers: list[str], flags: list[str]) -> None:
         """Keep the commands that do the same by hand; LIST holds one name a line."""
-        words = [str(self.source), self.remote.root, "--files-from-raw=LIST", *flags, *FAITHFUL]
-        line = self.redact(shlex.join(["rclone", command, *words]))
-        self.commands.setdefault(f"{command} {headers}", line)
+        key = f"{command} {headers}"
+        if key not in self.commands:
+            words = [str(self.source), self.remote.root, "--files-from-raw=LIST", *flags, *FAITHFUL]
+            self.commands[key] = self.redact(shlex.join(["rclone", command, *words]))
 
     def daemon(self) -> Daemon:
         """Return the rclone that copies, started where there is none; EndedError after `close`."""
@@ -222,7 +226,12 @@ class Rclone(RClone):
         path.unlink(missing_ok=True)
 
     def _environment(self, upload: Upload) -> dict[str, str]:
-        return {**_inherited(*self.passed), **self.remote.environment(upload, self._obscured)}
+        return {
+            **_inherited(*self.passed),
+            **self.remote.environment(upload, self._obscured),
+            "GOGC": TIDY,
+            "GOMEMLIMIT": str(self.memory),
+        }
 
     @cached_property
     def _obscured(self) -> Mapping[str, str]:

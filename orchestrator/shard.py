@@ -15,6 +15,7 @@ MOST_FILES: Final = 4_000
 LARGEST: Final = 1 << 20  # times the fewest; from then on only the part counts
 FEWEST_FILES: Final = 128  # and bytes: smaller shards drain before the next one is under way
 FEWEST_BYTES: Final = 8 << 20
+FEWEST_OF_EACH: Final = 8  # files of each batch, on average: a list costs 10 ms, however short
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +61,8 @@ def divide(
     after = ""
     rows: list[Row] = []
     factor = 1
-    room = _room(files, size, parts, factor)
+    fewest = max(FEWEST_FILES, FEWEST_OF_EACH * len(uploads))
+    room = _room(files, size, parts, factor, fewest)
     for row in ledger.rows(where):
         rows.append(row)
         room = room[0] - 1, room[1] - row.size
@@ -68,15 +70,15 @@ def divide(
         if room[0] <= 0 or room[1] <= 0:
             yield _shard(rows, uploads, after, sample)
             factor = min(2 * factor, LARGEST)
-            after, rows, room = row.key or "", [], _room(files, size, parts, factor)
+            after, rows, room = row.key or "", [], _room(files, size, parts, factor, fewest)
     if rows:
         yield _shard(rows, uploads, after, sample)
 
 
-def _room(files: int, size: int, parts: int, factor: int) -> tuple[int, int]:
+def _room(files: int, size: int, parts: int, factor: int, fewest: int) -> tuple[int, int]:
     """Return how many files and bytes the next shard may have: `factor` of the fewest at most."""
     return (
-        min(MOST_FILES, FEWEST_FILES * factor, max(FEWEST_FILES, files // parts)),
+        min(MOST_FILES, fewest * factor, max(fewest, files // parts)),
         min(FEWEST_BYTES * factor, max(FEWEST_BYTES, size // parts)),
     )
 

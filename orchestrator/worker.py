@@ -106,8 +106,12 @@ def _send(route: Route, shard: Shard) -> dict[str, str]:
     """Return why each file that could not be sent was not."""
     wrong: dict[str, str] = {}
     bulk = [row for row in shard.rows if not row.direct]
-    for (batch, flight), rows in _lists(route, bulk).items():
-        wrong |= _copy(route, [row.name for row in rows], shard.uploads[batch], flight)
+    lists = (
+        ([row.name for row in rows], shard.uploads[batch], flight)
+        for (batch, flight), rows in _lists(route, bulk).items()
+    )
+    for unsent in route.send(lambda wanted: _copy(route, *wanted), lists):
+        wrong |= unsent
     direct = (row for row in shard.rows if row.direct)
     saved = route.map(lambda row: (row.name, _save(route, row)), direct)
     return wrong | {name: why for name, why in saved if why}

@@ -14,7 +14,14 @@ from hypothesis import strategies as st
 from orchestrator.inventory import Entry, Fate, Kind
 from orchestrator.ledger import Ledger, Row
 from orchestrator.readback import Sample
-from orchestrator.shard import FEWEST_BYTES, FEWEST_FILES, MOST_FILES, Shard, divide
+from orchestrator.shard import (
+    FEWEST_BYTES,
+    FEWEST_FILES,
+    FEWEST_OF_EACH,
+    MOST_FILES,
+    Shard,
+    divide,
+)
 from orchestrator.storage import Upload
 
 NOTHING = Sample(names=frozenset(), drawn=frozenset(), pictured=frozenset(), seed=0)
@@ -72,6 +79,14 @@ def test_shards_become_larger_and_then_smaller_to_the_end(ledger: Ledger) -> Non
     assert sorted(counts[:largest]) == counts[:largest]
     assert sorted(counts[largest:], reverse=True) == counts[largest:]
     assert max(counts[-3:]) <= FEWEST_FILES
+
+
+def test_shards_are_larger_where_there_are_many_batches(ledger: Ledger) -> None:
+    filled(ledger, [1] * 60_000)
+    many = dict.fromkeys(range(50), Upload())
+    found = list(divide(ledger, "state = 'planned'", many, NOTHING))
+    assert min(len(shard.rows) for shard in found[:-1]) == FEWEST_OF_EACH * 50
+    assert max(len(shard.rows) for shard in found) == MOST_FILES
 
 
 def test_a_few_large_files_are_not_one_shard(ledger: Ledger) -> None:

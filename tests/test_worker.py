@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +22,7 @@ from orchestrator.plan import address
 from orchestrator.shard import Shard
 from orchestrator.storage import Upload, load
 from orchestrator.worker import Done, in_flight, work
-from tests.conformance.observe import Held
+from tests.conformance.observe import Held, wait_for
 from tests.servers.base import Options, Server
 
 NAMES = ("a/1.jpg", "a/2.jpg", "b.txt", "c/d/e")
@@ -151,3 +152,20 @@ def test_a_store_that_takes_and_never_answers_does_not_hold_a_run_for_ever(
         ):
             work(replace(route, wishes=attempts), found)
         held.release()
+
+
+@pytest.mark.on("moto")
+def test_files_of_different_headers_do_not_wait_for_each_other(
+    server: Server, bucket: Options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with server.proxied(bucket) as (options, proxy):
+        held = Held(proxy, monkeypatch, "PUT /")
+        with (
+            shard_on(server, options, tmp_path) as (route, found),
+            ThreadPoolExecutor() as pool,
+        ):
+            assert len({row.batch for row in found.rows}) > 1
+            done = pool.submit(work, route, found)
+            assert wait_for(lambda: held.waiting == len(NAMES), 10)
+            held.release()
+            assert states(done.result()) == dict.fromkeys(NAMES, State.VERIFIED)
