@@ -79,7 +79,7 @@ class Statement:
     def words(self, class_name: str) -> str:
         text = f"{self.read} of {self.population} files were read back through {class_name}"
         if self.wrong:
-            return f"{text}; {self.wrong} of them are not as a save() would have them."
+            return f"{text}; {self.wrong} of them were not found as a save() would have them."
         if self.unreadable:
             return (
                 f"{text}; {self.unreadable} of them it cannot read for a defect of its own, though "
