@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -199,3 +202,20 @@ def test_a_user_who_may_only_read_is_told_so(
     assert result.code == 5
     assert "this user may not write there" in told(result)
     assert server.keys(bucket) == []
+
+
+@PLAIN
+def test_a_server_that_hangs_up_at_once_is_told_as_that(server: FtpServer, make: Make) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def hang_up() -> None:
+            with suppress(OSError):
+                while True:
+                    listener.accept()[0].close()
+
+        Thread(target=hang_up, daemon=True).start()
+        result = make(location=f"ftp://owner:word@127.0.0.1:{listener.getsockname()[1]}/").migrate()
+        listener.shutdown(socket.SHUT_RDWR)
+    assert result.code == 6
+    assert "closed the connection without a word" in told(result)
+    assert "see whether it is an FTP server" in told(result)
