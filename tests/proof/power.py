@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -135,7 +136,11 @@ def _killed(case: Case, moment: float) -> Seen:
 
 def _look(case: Case) -> Iterator[Mapping[str, bytes]]:
     for ledger in sorted(case.trial.site.runs.glob(f"2*/{LEDGER}"))[-1:]:
-        yield {p.name: p.read_bytes() for p in (ledger, ledger.with_name(JOURNAL)) if p.exists()}
+        found = {}
+        for path in (ledger, ledger.with_name(JOURNAL)):
+            with suppress(FileNotFoundError):  # SQLite removes the journal with each commit
+                found[path.name] = path.read_bytes()
+        yield found
 
 
 def _tamper(draw: Random, case: Case, what: str) -> str:

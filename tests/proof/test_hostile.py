@@ -13,6 +13,7 @@ from contextlib import closing
 from copy import deepcopy
 from pathlib import Path
 from random import Random
+from tempfile import mkdtemp
 from typing import Any
 
 import pytest
@@ -498,7 +499,7 @@ def test_the_kernel_saw_nothing_else(
 
 def injected(world: World, server: Server, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield options that hold a text wherever it may reach a command line or a header."""
-    place = world.store / text.replace("/", "_")
+    place = Path(mkdtemp(dir=world.store), text.replace("/", "_"))
     place.mkdir(exist_ok=True)
     yield FOLDER, {"location": str(place)}
     bucket = server.new_bucket()
