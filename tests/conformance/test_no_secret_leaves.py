@@ -30,7 +30,7 @@ from tests.site import Site
 SECRET_NAMES = re.compile("key|secret|token|pass|credential|connection_string|location")
 FOR_RCLONE = re.compile(
     "RCLONE_.*|PATH|HOME|TMPDIR|LANG|LC_ALL|SSL_CERT_(FILE|DIR)|(HTTPS?|NO)_PROXY|(https?|no)_proxy"
-    "|SSH_AUTH_SOCK"
+    "|SSH_AUTH_SOCK|GOGC|GOMEMLIMIT"
 )
 OTHER = "DJANGO_SECRET_KEY"
 
