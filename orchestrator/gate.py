@@ -136,7 +136,7 @@ class Gate:
 
     def _room(self, call: Call) -> bool:
         limit, flying = self.pace.limit(call.flight), self._flying
-        call.transfers = max(1, min(len(call.waiting), limit - flying))
+        call.transfers = max(1, limit - flying)
         half = min(len(call.waiting), -(-limit // 2))
         return not flying or flying + half <= limit
 
