@@ -109,7 +109,7 @@ class Rclone(RClone):
                     "NoCheckDest": True,
                     "NoTraverse": True,
                     "Retries": 1,
-                    "Checkers": min(self.checkers, len(names)),
+                    "Checkers": self.checkers,
                     "UploadHeaders": _headers(upload),
                 },
                 "_filter": {"FilesFromRaw": [str(listed)]},
