@@ -46,6 +46,7 @@ INHERITED: Final = (
 # Names are compared byte by byte, and links are the files that they lead to, as Django sees them.
 FAITHFUL: Final = ("--no-unicode-normalization", "--copy-links")
 TIDY: Final = "400"  # per cent of new garbage for each collection: a fifth less of the processor
+OWN: Final = 128 << 20  # bytes that it takes beside the files in flight
 PATIENCE: Final = ("--low-level-retries=4",)  # of rclone's 10: we try again ourselves
 LOGGING: Final = (
     *("--use-json-log", "--log-level=INFO", "--stats=1s", "--stats-log-level=NOTICE"),
@@ -76,7 +77,7 @@ class Rclone(RClone):
     work: Path
     redact: Redactor
     ears: Ears
-    memory: int  # bytes, of its own, that it may use before it tidies up more often
+    memory: int  # bytes that it may hold of files in flight
     checkers: int  # while copying; with the transfers they are the connections that stay open
     passed: tuple[str, ...] = ()
     extra: tuple[str, ...] = ()
@@ -230,7 +231,7 @@ class Rclone(RClone):
             **_inherited(*self.passed),
             **self.remote.environment(upload, self._obscured),
             "GOGC": TIDY,
-            "GOMEMLIMIT": str(self.memory),
+            "GOMEMLIMIT": str(OWN + self.memory),
         }
 
     @cached_property

@@ -20,7 +20,7 @@ from orchestrator.event import Event
 from orchestrator.gate import Call, Flight
 from orchestrator.job import Route, Wishes
 from orchestrator.job import route as make_route
-from orchestrator.rclone import _end
+from orchestrator.rclone import OWN, _end
 from orchestrator.storage import Upload, load
 from orchestrator.transfer import Threads
 from tests.conformance.observe import wait_for
@@ -73,10 +73,10 @@ def test_a_list_is_looked_up_by_name_however_large_its_folder(route: Route) -> N
         pytest.skip("this disk does not note when a folder is listed")
 
 
-def test_rclone_keeps_within_the_memory_that_we_may_use(route: Route) -> None:
+def test_rclone_is_told_how_much_memory_it_may_use(route: Route) -> None:
     child = route.rclone.daemon().child
     variables = Path(f"/proc/{child.pid}/environ").read_bytes().split(b"\0")
-    assert b"GOMEMLIMIT=%d" % route.wishes.memory in variables
+    assert b"GOMEMLIMIT=%d" % (OWN + route.wishes.memory) in variables
 
 
 def test_what_rclone_cannot_write_is_named_with_its_reason(route: Route, tmp_path: Path) -> None:

@@ -204,7 +204,7 @@ def test_a_user_who_may_only_read_is_told_so(
     assert server.keys(bucket) == []
 
 
-@PLAIN
+@pytest.mark.on("pyftpdlib")  # of which only the other options are taken
 def test_a_server_that_hangs_up_at_once_is_told_as_that(server: FtpServer, make: Make) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
 

@@ -168,7 +168,7 @@ def _judge(case: Case, again: Going, ground: Ground, tampered: str) -> Iterator[
     undisturbed = ground.undisturbed
     holds, ledger = case.trial.holds(), case.trial.ledger()
     same = {key for key, digest in undisturbed.digests.items() if _digest(holds, key) == digest}
-    unsettled = tampered not in same if tampered else False
+    unsettled = bool(tampered) and tampered not in same
     for name in sorted({*ledger, *undisturbed.ledger}):
         found, expected = (_lasting(rows.get(name, {})) for rows in (ledger, undisturbed.ledger))
         if found.get("state") == "verified" and case.trial.store.name(found["key"]) not in same:
