@@ -17,7 +17,7 @@ from orchestrator.errors import ConfigurationError, TransferError
 from orchestrator.job import Job
 from orchestrator.member import Assignment, Order, Outcome
 from orchestrator.scheduler import HELP, PATIENCE, Place, connected, within
-from orchestrator.shard import Shard
+from orchestrator.shard import Cut, Shard
 from orchestrator.transfer import PLANNED, TICK
 from orchestrator.worker import Done
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 AGAIN: Final = "start workers, then run the same command again: it goes on where it was"
 PROOF: Final = 40  # files by which a machine shows that it sees the same source
+FEWEST_FILES: Final = 16  # of a shard, and bytes
+FEWEST_BYTES: Final = 1 << 20
 ANSWER: Final = 60.0  # seconds that a machine has to prove itself
 
 
@@ -86,9 +88,9 @@ class Cluster:
         self._stack.close()
 
     @property
-    def parts(self) -> int:
-        """Of how many shards' worth the first one is one: all threads are to have some to do."""
-        return 2 * self._threads
+    def cut(self) -> Cut:
+        """Cut it finely: at the end some wait for the last shards of others' uplinks."""
+        return Cut(parts=2 * self._threads, files=FEWEST_FILES, bytes=FEWEST_BYTES)
 
     @property
     def _threads(self) -> int:

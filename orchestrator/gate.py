@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,8 +12,10 @@ from typing import Final
 LAST_WORDS: Final = 1.0  # seconds that rclone's log may be behind its answer
 LEAST: Final = 1 / 64  # of what may be in flight, however often a store says that it is too much
 GROWTH: Final = 2  # times as many files in flight are tried
-NOTED: Final = 1.25  # times as many must have been, for their time to be judged
-WORTH: Final = 4  # times what is in flight, stored between two looks at the time
+NOTED: Final = 1.25  # times as many must have been, for their rate to be judged
+WORTH: Final = 4  # times what is in flight, stored between two looks at the rate
+GAIN: Final = 1.05  # times as many files a second, for which more in flight are kept
+PAUSE: Final = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,21 +47,24 @@ class Call:
 
 @dataclass(kw_only=True)
 class Pace:
-    """Finds the number of files in flight by the time that the store takes for one.
+    """Finds the number of files in flight with which the store takes the most a second.
 
-    By Little's law that is what is in flight, divided by the files stored a second. While twice as
-    many in flight leave it much the same, more are stored, and still more are tried; once it grows
-    with them, the wire or the store is full. A store that throttles has the number halved; each
-    list that gets through then brings a quarter back.
+    Twice as many are tried as long as more are stored; what they do not gain is taken back, for it
+    does harm: on a slow uplink they push each other's packets out of its queue. As a network may
+    change, more are tried again later, after a while that doubles each time that it was in vain.
+    A store that throttles has the number halved; each list that gets through then brings a
+    quarter back.
     """
 
     clock: Callable[[], float] = time.monotonic
     _factor: float = 1.0
-    _before: float = 1.0
-    _base: tuple[float, float] | None = None  # files in flight, and stored a second, with `_before`
-    _warm: bool = False
-    _settled: bool = False
-    _stored: int = 0  # since then: files, and the integral of those in flight over time
+    _before: float = 1.0  # what was found best so far
+    _base: tuple[float, float] | None = None  # files in flight, and stored a second, with that
+    _throttled: bool = False
+    _pause: int = PAUSE  # looks at the rate, after an attempt in vain
+    _paused: int = 0  # of these are left
+    _passed: int = 0  # files that were on their way at the last look
+    _stored: int = 0  # after these: files, and the integral of those in flight over time
     _since: float = 0.0
     _last: float = 0.0
     _area: float = 0.0
@@ -69,7 +73,7 @@ class Pace:
         return max(1, min(flight.most, int(flight.start * self._factor)))
 
     def throttle(self) -> None:
-        self._factor, self._settled = max(self._factor / 2, LEAST), True
+        self._factor, self._throttled = max(self._factor / 2, LEAST), True
 
     def recover(self) -> None:
         if self._factor < 1:
@@ -77,34 +81,34 @@ class Pace:
 
     def stored(self, flying: int, flight: Flight) -> None:
         """Note a stored file, and how many were in flight up to now."""
-        if self._settled or flight.most <= flight.start:
+        if self._throttled or flight.most <= flight.start:
             return
-        now = self.clock()
-        if not self._stored:
-            self._since, self._area = now, 0.0
+        now, limit = self.clock(), self.limit(flight)
+        if self._passed < limit:  # it was sent with as many in flight as before
+            self._passed += 1
+            self._since, self._stored, self._area = now, 0, 0.0
         else:
+            self._stored += 1
             self._area += flying * (now - self._last)
         self._last = now
-        self._stored += 1
-        if self._stored > WORTH * self.limit(flight) and now > self._since:
+        if self._stored >= WORTH * limit and now > self._since:
             seconds = now - self._since
-            self._judge(self._area / seconds, (self._stored - 1) / seconds)
-            self._stored = 0
-            self._settled = self._settled or self._before * flight.start >= flight.most
+            self._judge(self._area / seconds, self._stored / seconds)
+            self._passed = 0
 
     def _judge(self, flying: float, rate: float) -> None:
-        if not self._warm:  # connections were opened
-            self._warm = True
-            return
-        if self._base:
-            more = flying / self._base[0]
-            if more < NOTED:  # lists with fewer in flight are not through yet
+        if self._base and self._factor > self._before:
+            if flying < NOTED * self._base[0]:  # lists with fewer in flight are not through yet
                 return
-            if rate < self._base[1] * math.sqrt(more):
-                self._factor, self._settled = self._before, True
+            if rate < GAIN * self._base[1]:
+                self._factor, self._paused = self._before, self._pause
+                self._pause *= 2
                 return
         self._before, self._base = self._factor, (flying, rate)
-        self._factor *= GROWTH
+        if self._paused:
+            self._paused -= 1
+        else:
+            self._factor *= GROWTH
 
 
 class Gate:

@@ -93,6 +93,7 @@ class Rclone(RClone):
         self._before = (0, 0)
         self._starting = threading.Lock()
         self._numbers = count()
+        self._noted: dict[str, list[str]] = {}  # with which flags
         self._passed: tuple[int, ...] = ()
         self._elsewhere: Path | None = None
 
@@ -115,12 +116,13 @@ class Rclone(RClone):
                 },
                 "_filter": {"FilesFromRaw": [str(listed)]},
             }
-            self.daemon().copy(request, call)
+            daemon = self.daemon()
+            daemon.copy(request, call)
         headers = [f"--header-upload={header}" for header in upload.headers]
         flags = [
             "--no-check-dest",
             "--retries=1",
-            f"--transfers={flight.start}",
+            f"--transfers={daemon.gate.pace.limit(flight)}",
             *PATIENCE,
             *self.extra,
         ]
@@ -131,7 +133,8 @@ class Rclone(RClone):
     def _note(self, command: str, headers: list[str], flags: list[str]) -> None:
         """Keep the commands that do the same by hand; LIST holds one name a line."""
         key = f"{command} {headers}"
-        if key not in self.commands:
+        if self._noted.get(key) != flags:
+            self._noted[key] = flags
             words = [str(self.source), self.remote.root, "--files-from-raw=LIST", *flags, *FAITHFUL]
             self.commands[key] = self.redact(shlex.join(["rclone", command, *words]))
 

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from orchestrator.ledger import Ledger, Row, State
 from orchestrator.readback import Sample
 from orchestrator.storage import Upload
 
-PARTS: Final = 8  # no shard is more than this part of what is left
 MOST_FILES: Final = 4_000
 LARGEST: Final = 1 << 20  # times the fewest; from then on only the part counts
-FEWEST_FILES: Final = 128  # and bytes: smaller shards drain before the next one is under way
-FEWEST_BYTES: Final = 8 << 20
 FEWEST_OF_EACH: Final = 8  # files of each batch, on average: a list costs 10 ms, however short
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cut:
+    """How finely the work is cut: a shard is a part of what is left, and no less than so many.
+
+    On one machine smaller ones drain before the next is under way.
+    """
+
+    parts: int = 8
+    files: int = 128
+    bytes: int = 8 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +60,7 @@ def divide(
     where: str,
     uploads: Mapping[int, Upload],
     sample: Sample,
-    parts: int = PARTS,
+    cut: Cut,
 ) -> Iterator[Shard]:
     """Cut the files into shards that are small where nothing else is done meanwhile.
 
@@ -61,8 +70,8 @@ def divide(
     after = ""
     rows: list[Row] = []
     factor = 1
-    fewest = max(FEWEST_FILES, FEWEST_OF_EACH * len(uploads))
-    room = _room(files, size, parts, factor, fewest)
+    cut = replace(cut, files=max(cut.files, FEWEST_OF_EACH * len(uploads)))
+    room = _room(files, size, cut, factor)
     for row in ledger.rows(where):
         rows.append(row)
         room = room[0] - 1, room[1] - row.size
@@ -70,16 +79,16 @@ def divide(
         if room[0] <= 0 or room[1] <= 0:
             yield _shard(rows, uploads, after, sample)
             factor = min(2 * factor, LARGEST)
-            after, rows, room = row.key or "", [], _room(files, size, parts, factor, fewest)
+            after, rows, room = row.key or "", [], _room(files, size, cut, factor)
     if rows:
         yield _shard(rows, uploads, after, sample)
 
 
-def _room(files: int, size: int, parts: int, factor: int, fewest: int) -> tuple[int, int]:
+def _room(files: int, size: int, cut: Cut, factor: int) -> tuple[int, int]:
     """Return how many files and bytes the next shard may have: `factor` of the fewest at most."""
     return (
-        min(MOST_FILES, fewest * factor, max(fewest, files // parts)),
-        min(FEWEST_BYTES * factor, max(FEWEST_BYTES, size // parts)),
+        min(MOST_FILES, cut.files * factor, max(cut.files, files // cut.parts)),
+        min(cut.bytes * factor, max(cut.bytes, size // cut.parts)),
     )
 
 

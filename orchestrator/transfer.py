@@ -18,7 +18,7 @@ from orchestrator.job import Job, Route
 from orchestrator.known import said
 from orchestrator.ledger import Row, State
 from orchestrator.readback import Sample
-from orchestrator.shard import PARTS, Result, Shard, divide
+from orchestrator.shard import Cut, Result, Shard, divide
 from orchestrator.storage import Upload
 from orchestrator.thumbnails import Picture
 from orchestrator.worker import Done, work
@@ -41,8 +41,8 @@ class Crew(AbstractContextManager["Crew"], Protocol):
         """
 
     @property
-    def parts(self) -> int:
-        """Of how many parts the first shard is one, so that all have something to do."""
+    def cut(self) -> Cut:
+        """How finely the work is cut, so that all have something to do up to the end."""
 
     def sent(self) -> tuple[int, int]:
         """Return how many files and bytes were sent so far."""
@@ -71,8 +71,8 @@ class Threads:
         self._pool.shutdown(wait=kind is None, cancel_futures=True)
 
     @property
-    def parts(self) -> int:
-        return PARTS
+    def cut(self) -> Cut:
+        return Cut()
 
     def sent(self) -> tuple[int, int]:
         return self.route.rclone.sent
@@ -111,7 +111,7 @@ def _send(job: Job, uploads: Mapping[int, Upload], sample: Sample, crew: Crew) -
     # Whose objects these will be is noted before they are sent: a kill may leave no time after.
     job.ledger.execute(f"UPDATE entry SET written = 1 WHERE {PLANNED}")  # noqa: S608  # ours
     with crew:
-        shards = divide(job.ledger, PLANNED, uploads, sample, crew.parts)
+        shards = divide(job.ledger, PLANNED, uploads, sample, crew.cut)
         for done in crew.results(shards):
             _advance(job, crew)
             if done:

@@ -15,10 +15,9 @@ from orchestrator.inventory import Entry, Fate, Kind
 from orchestrator.ledger import Ledger, Row
 from orchestrator.readback import Sample
 from orchestrator.shard import (
-    FEWEST_BYTES,
-    FEWEST_FILES,
     FEWEST_OF_EACH,
     MOST_FILES,
+    Cut,
     Shard,
     divide,
 )
@@ -26,6 +25,8 @@ from orchestrator.storage import Upload
 
 NOTHING = Sample(names=frozenset(), drawn=frozenset(), pictured=frozenset(), seed=0)
 UPLOADS = {1: Upload(content_type="image/jpeg"), 2: Upload(content_type="text/plain")}
+
+CUT = Cut()
 
 
 @pytest.fixture
@@ -52,8 +53,8 @@ def filled(ledger: Ledger, sizes: list[int]) -> list[Row]:
     return list(ledger.rows("state = 'planned'"))
 
 
-def shards(ledger: Ledger, sample: Sample = NOTHING) -> list[Shard]:
-    return list(divide(ledger, "state = 'planned'", UPLOADS, sample))
+def shards(ledger: Ledger, sample: Sample = NOTHING, cut: Cut = CUT) -> list[Shard]:
+    return list(divide(ledger, "state = 'planned'", UPLOADS, sample, cut))
 
 
 @settings(
@@ -75,18 +76,25 @@ def test_shards_become_larger_and_then_smaller_to_the_end(ledger: Ledger) -> Non
     filled(ledger, [1] * 60_000)
     counts = [len(shard.rows) for shard in shards(ledger)]
     largest = counts.index(MOST_FILES)
-    assert counts[0] == FEWEST_FILES
+    assert counts[0] == CUT.files
     assert sorted(counts[:largest]) == counts[:largest]
     assert sorted(counts[largest:], reverse=True) == counts[largest:]
-    assert max(counts[-3:]) <= FEWEST_FILES
+    assert max(counts[-3:]) <= CUT.files
 
 
 def test_shards_are_larger_where_there_are_many_batches(ledger: Ledger) -> None:
     filled(ledger, [1] * 60_000)
     many = dict.fromkeys(range(50), Upload())
-    found = list(divide(ledger, "state = 'planned'", many, NOTHING))
+    found = list(divide(ledger, "state = 'planned'", many, NOTHING, CUT))
     assert min(len(shard.rows) for shard in found[:-1]) == FEWEST_OF_EACH * 50
     assert max(len(shard.rows) for shard in found) == MOST_FILES
+
+
+def test_the_last_shards_are_as_small_as_is_asked_for(ledger: Ledger) -> None:
+    filled(ledger, [1] * 6_000)
+    found = shards(ledger, cut=Cut(parts=32, files=16, bytes=1 << 20))
+    assert max(len(shard.rows) for shard in found[-10:]) <= 16
+    assert max(len(shard.rows) for shard in found) <= 6_000 // 32
 
 
 def test_a_few_large_files_are_not_one_shard(ledger: Ledger) -> None:
@@ -94,7 +102,7 @@ def test_a_few_large_files_are_not_one_shard(ledger: Ledger) -> None:
     assert [len(shard.rows) for shard in shards(ledger)][-3:] == [1, 1, 1]
     filled(ledger, [1 << 20] * 100)
     last = shards(ledger)[-1]
-    assert sum(row.size for row in last.rows) <= FEWEST_BYTES
+    assert sum(row.size for row in last.rows) <= CUT.bytes
 
 
 def test_a_shard_knows_its_headers_and_its_part_of_the_sample(ledger: Ledger) -> None:

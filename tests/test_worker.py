@@ -129,7 +129,7 @@ def test_files_in_flight_fit_into_the_memory(
             rows = [row._replace(size=size)] * 10
             return in_flight(replace(route, wishes=wishes), rows, parts=size >= 8 * MIB).start
 
-        assert fit(30_000, 512) == 64
+        assert fit(30_000, 512) == 16
         assert 8 <= fit(4 * MIB, 512) <= 16
         assert fit(4 * MIB, 32) * 4 <= 32
         assert fit(100 * MIB, 512) * 32 <= 256
