@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import pickle
 import queue
+import tempfile
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from itertools import islice
-from typing import TypeVar
+from pathlib import Path
+from typing import IO, TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
 AHEAD = 64  # items under way of one stream
-PAGES, PAGE = 16, 1000  # that are made before they are asked for, and the items of each
-TICK = 0.5  # seconds between two looks at whether they still will be
+PAGE = 1000  # items that are made before any is handed on
 
 
 def bounded_map(
@@ -41,35 +43,37 @@ def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield chunk
 
 
-def ahead(items: Iterable[T], stopped: threading.Event) -> Iterator[T]:
+def ahead(items: Iterable[T], stopped: threading.Event, folder: Path) -> Iterator[T]:
     """Begin at once, in a thread, with a stream that will be asked for later; raise what it raises.
 
-    Once `stopped` is set nobody will ask any more.
+    What nobody has asked for yet waits in a file in `folder`. Once `stopped` is set nobody will.
     """
-    made: queue.Queue[list[T] | Exception | None] = queue.Queue(PAGES)
-
-    def put(page: list[T] | Exception | None) -> None:
-        while not stopped.is_set():
-            with suppress(queue.Full):
-                made.put(page, timeout=TICK)
-                return
+    made: queue.SimpleQueue[int | Exception | None] = queue.SimpleQueue()  # bytes of each page
+    pages = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  # closed with its last user
 
     def make() -> None:
         try:
             for page in chunks(items, PAGE):
-                put(page)
                 if stopped.is_set():
+                    pages.close()
                     return
-            put(None)
+                data = pickle.dumps(page)
+                pages.write(data)
+                pages.flush()
+                made.put(len(data))
+            made.put(None)
         except Exception as error:  # noqa: BLE001  # it is raised where it matters
-            put(error)
+            made.put(error)
 
     threading.Thread(target=make, name="ahead", daemon=True).start()
-    return _taken(made)
+    return _taken(made, pages)
 
 
-def _taken(made: queue.Queue[list[T] | Exception | None]) -> Iterator[T]:
-    while (page := made.get()) is not None:
-        if isinstance(page, Exception):
-            raise page
-        yield from page
+def _taken(made: queue.SimpleQueue[int | Exception | None], pages: IO[bytes]) -> Iterator[T]:
+    place = 0
+    with pages:
+        while (size := made.get()) is not None:
+            if isinstance(size, Exception):
+                raise size
+            yield from pickle.loads(os.pread(pages.fileno(), size, place))  # noqa: S301  # ours
+            place += size

@@ -200,7 +200,7 @@ def _plan(request: Request, state: _Run, crew: Crew | None = None) -> None:
         _probe(state)
     if crew:
         crew.prepare()
-    listing = ahead(planning.objects(job), job.stopped)
+    listing = ahead(planning.objects(job), job.stopped, job.rclone.work)
     with state.stage("inventory"):
         job.observer.stage(f"listing {job.source}")
         wishes = job.wishes

@@ -9,14 +9,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from orchestrator.digest import Hasher
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Stored:
-    """An object as the store lists it; `hash` is None where the store has none of the whole."""
+class Stored(NamedTuple):
+    """An object as the store lists it; `hash` is None where the store has none of the whole.
+
+    No dataclass: there are millions of them, as of the ledger's rows.
+    """
 
     key: str
     size: int
