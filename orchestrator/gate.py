@@ -13,7 +13,7 @@ LAST_WORDS: Final = 1.0  # seconds that rclone's log may be behind its answer
 LEAST: Final = 1 / 64  # of what may be in flight, however often a store says that it is too much
 GROWTH: Final = 2  # times as many files in flight are tried
 NOTED: Final = 1.25  # times as many must have been, for their rate to be judged
-WORTH: Final = 2  # times what is in flight, stored between two looks at the rate
+WORTH: Final = 4  # times what is in flight, stored between two looks at the rate
 GAIN: Final = 1.05  # times as many files a second, for which more in flight are kept
 PAUSE: Final = 8
 
