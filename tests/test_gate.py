@@ -108,6 +108,22 @@ def test_on_a_slow_uplink_no_more_are_in_flight_than_fill_it() -> None:
     assert Shop(0.06, 30).found(Flight(start=1, most=256)) in {2, 4}
 
 
+def test_more_are_tried_again_later_as_the_network_may_have_become_faster() -> None:
+    shop, both = Shop(0.3, 50), Flight(start=16, most=256)
+    pace = Pace(clock=lambda: shop.now)
+
+    def send(files: int) -> int:
+        for _ in range(files):
+            flying = pace.limit(both)
+            shop.now += 1 / min(flying / shop.seconds, shop.wire)
+            pace.stored(flying, both)
+        return pace.limit(both)
+
+    assert send(400) == 16
+    shop.wire = 400
+    assert send(10_000) == 128
+
+
 def test_a_large_file_between_does_not_make_the_store_look_slower() -> None:
     """Fewer of them are in flight, so the time is judged after fewer files."""
     now = 0.0
