@@ -14,7 +14,7 @@ LEAST: Final = 1 / 64  # of what may be in flight, however often a store says th
 GROWTH: Final = 2  # times as many files in flight are tried
 NOTED: Final = 1.25  # times as many must have been, for their rate to be judged
 WORTH: Final = 4  # times what is in flight, stored between two looks at the rate
-GAIN: Final = 1.05  # times as many files a second, for which more in flight are kept
+GAIN: Final = 1.1  # times as many files a second, for which more in flight are kept
 PAUSE: Final = 8  # looks at the rate, before more are tried again for the first time
 
 

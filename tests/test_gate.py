@@ -89,7 +89,7 @@ class Shop:
     ("seconds", "wire", "found"),
     [
         (0.3, 1e6, 256),  # slow, but takes all at once
-        (0.3, 450, 256),  # 135 in flight fill the wire: 128 do not quite
+        (0.3, 450, 128),  # 135 in flight fill the wire: 256 would store a twentieth more
         (0.3, 400, 128),
         (0.1, 640, 64),
         (0.1, 400, 64),  # 32 leave a fifth of it free
