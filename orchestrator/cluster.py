@@ -148,8 +148,7 @@ class Cluster:
     def _hear(self, outcome: Outcome) -> None:
         for note in outcome.notes:
             self.job.note(f"worker {outcome.machine}: {note}")
-        for key, command in outcome.commands.items():
-            self.job.rclone.commands.setdefault(key, command)
+        self.job.rclone.commands.update(outcome.commands)
         if outcome.log:
             with (self.job.folder / "rclone.log.jsonl").open("a", encoding="utf-8") as log:
                 log.write(outcome.log)

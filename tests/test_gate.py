@@ -76,13 +76,15 @@ class Shop:
     wire: float
     now: float = 0.0
 
+    def __post_init__(self) -> None:
+        self.pace = Pace(clock=lambda: self.now)
+
     def found(self, flight: Flight, files: int = 20_000) -> int:
-        pace = Pace(clock=lambda: self.now)
         for _ in range(files):
-            flying = pace.limit(flight)
+            flying = self.pace.limit(flight)
             self.now += 1 / min(flying / self.seconds, self.wire)
-            pace.stored(flying, flight)
-        return pace.limit(flight)
+            self.pace.stored(flying, flight)
+        return self.pace.limit(flight)
 
 
 @pytest.mark.parametrize(
@@ -109,19 +111,10 @@ def test_on_a_slow_uplink_no_more_are_in_flight_than_fill_it() -> None:
 
 
 def test_more_are_tried_again_later_as_the_network_may_have_become_faster() -> None:
-    shop, both = Shop(0.3, 50), Flight(start=16, most=256)
-    pace = Pace(clock=lambda: shop.now)
-
-    def send(files: int) -> int:
-        for _ in range(files):
-            flying = pace.limit(both)
-            shop.now += 1 / min(flying / shop.seconds, shop.wire)
-            pace.stored(flying, both)
-        return pace.limit(both)
-
-    assert send(400) == 16
+    shop, flight = Shop(0.3, 50), Flight(start=16, most=256)
+    assert shop.found(flight, 400) == 16
     shop.wire = 400
-    assert send(10_000) == 128
+    assert shop.found(flight, 10_000) == 128
 
 
 def test_a_large_file_between_does_not_make_the_store_look_slower() -> None:
