@@ -18,6 +18,7 @@ from orchestrator import check as checking
 from orchestrator import envfile, readback, report, runs
 from orchestrator import plan as planning
 from orchestrator import rclone as rclone_binary
+from orchestrator.clients import Stored
 from orchestrator.errors import ConfigurationError, OrchestratorError, Problem
 from orchestrator.html import page
 from orchestrator.inventory import Rules, usable, walk
@@ -200,7 +201,7 @@ def _plan(request: Request, state: _Run, crew: Crew | None = None) -> None:
         _probe(state)
     if crew:
         crew.prepare()
-    listing = ahead(planning.objects(job), job.stopped, job.rclone.work)
+    listing = ahead(planning.objects(job), Stored._make, job.stopped, job.rclone.work)
     with state.stage("inventory"):
         job.observer.stage(f"listing {job.source}")
         wishes = job.wishes

@@ -15,22 +15,25 @@ from orchestrator.parallel import PAGE, ahead
 def test_a_stream_is_made_before_it_is_asked_for_and_comes_whole(tmp_path: Path) -> None:
     made = threading.Event()
 
+    def stored(number: int) -> Stored:
+        return Stored(key=f"{number} é \udcff\n", size=number, hash=None, tag="")
+
     def stream() -> Iterator[Stored]:
-        yield from (Stored(key=str(n), size=n, hash=None, tag="") for n in range(3 * PAGE + 1))
+        yield from map(stored, range(3 * PAGE + 1))
         made.set()
 
-    found = ahead(stream(), threading.Event(), tmp_path)
+    found = ahead(stream(), Stored._make, threading.Event(), tmp_path)
     assert made.wait(10)
     assert not [*tmp_path.iterdir()]  # nothing is left, however it ends
-    assert [*found] == [Stored(key=str(n), size=n, hash=None, tag="") for n in range(3 * PAGE + 1)]
+    assert [*found] == [*map(stored, range(3 * PAGE + 1))]
 
 
 def test_what_a_stream_raises_is_raised_to_who_asks(tmp_path: Path) -> None:
-    def stream() -> Iterator[int]:
-        yield from range(PAGE)
+    def stream() -> Iterator[tuple[int]]:
+        yield from ((number,) for number in range(PAGE))
         raise OSError("broken off")
 
-    found = ahead(stream(), threading.Event(), tmp_path)
+    found = ahead(stream(), sum, threading.Event(), tmp_path)
     assert [next(found) for _ in range(PAGE)] == list(range(PAGE))
     with pytest.raises(OSError, match="broken off"):
         next(found)
@@ -39,17 +42,17 @@ def test_what_a_stream_raises_is_raised_to_who_asks(tmp_path: Path) -> None:
 def test_no_more_is_made_once_nobody_will_ask(tmp_path: Path) -> None:
     made, ended, stopped = 0, threading.Event(), threading.Event()
 
-    def stream() -> Iterator[int]:
+    def stream() -> Iterator[tuple[int]]:
         nonlocal made
         try:
             for number in range(100 * PAGE):
                 made = number
                 if number == 2 * PAGE:
                     stopped.set()
-                yield number
+                yield (number,)
         finally:
             ended.set()
 
-    ahead(stream(), stopped, tmp_path)
+    ahead(stream(), sum, stopped, tmp_path)
     assert ended.wait(10)
     assert made + 1 == 3 * PAGE
