@@ -24,7 +24,7 @@ def check(job: Job, uploads: Mapping[int, Upload]) -> None:
     files, size = job.ledger.count(PRESENT)
     job.observer.stage("checking", files, size)
     if files:
-        observe(job, objects(job))
+        observe(job, objects(job.target))
         _check_listing(job)
         if job.target.template.rclone_hashes:
             _check_by_rclone(job, uploads)

@@ -60,6 +60,10 @@ class Route:
     note: Note
     local: threading.local = field(default_factory=threading.local)
     stopped: threading.Event = field(default_factory=threading.Event)
+    # Few shards are hashed at once, so that the first one is soon sent.
+    hashing: threading.Semaphore = field(
+        default_factory=lambda: threading.Semaphore(max(1, (os.cpu_count() or 1) // 2))
+    )
 
     def path(self, row: Row) -> Path:
         return self.source / row.name

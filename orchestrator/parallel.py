@@ -43,6 +43,28 @@ def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield chunk
 
 
+def beside(function: Callable[[], R]) -> Future[R]:
+    """Call a function in a thread that does not keep the process from ending."""
+    answer: Future[R] = Future()
+
+    def call() -> None:
+        try:
+            answer.set_result(function())
+        except Exception as error:  # noqa: BLE001  # it is raised where it matters
+            answer.set_exception(error)
+
+    threading.Thread(target=call, name="beside", daemon=True).start()
+    return answer
+
+
+def unless(failed: Future[Any], items: Iterable[T]) -> Iterator[T]:
+    """Yield items up to the moment when something beside fails; then raise what it raised."""
+    for item in items:
+        if failed.done():
+            failed.result()
+        yield item
+
+
 def ahead(
     rows: Iterable[tuple[Any, ...]],
     read: Callable[[list[Any]], T],

@@ -6,13 +6,15 @@ import gc
 import os
 import shutil
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import Future
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
 
 from orchestrator import check as checking
 from orchestrator import envfile, readback, report, runs
@@ -21,11 +23,11 @@ from orchestrator import rclone as rclone_binary
 from orchestrator.clients import Stored
 from orchestrator.errors import ConfigurationError, OrchestratorError, Problem
 from orchestrator.html import page
-from orchestrator.inventory import Rules, usable, walk
+from orchestrator.inventory import Entry, Rules, usable, walk
 from orchestrator.job import Job, Wishes, rclone
 from orchestrator.known import explain, words
 from orchestrator.ledger import State
-from orchestrator.parallel import ahead
+from orchestrator.parallel import ahead, beside, unless
 from orchestrator.progress import Observer
 from orchestrator.remote import Remote, translate
 from orchestrator.report import Report
@@ -55,6 +57,8 @@ class _Run:
     """A run on its way: what the stages have found so far."""
 
     job: Job
+    answer: Future[None]  # of the store, to the question whether it is there
+    listing: Iterator[Stored]
     uploads: Mapping[int, Upload] = field(default_factory=dict)
     sample: readback.Statement | None = None
     pictures: list[Picture] = field(default_factory=list)
@@ -83,22 +87,24 @@ def resolve(env_file: Path | None) -> tuple[Target, Remote]:
 def run(request: Request, observer: Observer) -> tuple[Report, Path, OrchestratorError | None]:
     """Carry out one command; return its report, its folder, and what ended it early."""
     binary = rclone_binary.find()
-    with ThreadPoolExecutor(1) as pool:
-        answer = pool.submit(rclone_binary.version, binary)  # while Django and the SDK are imported
-        if limit := _limit(request.wishes):
-            rclone_binary.require_flag(binary, limit)
-        target, remote = _usable(request)
-        version = answer.result()
+    version = beside(lambda: rclone_binary.version(binary))  # while Django and the SDK are imported
+    if limit := _limit(request.wishes):
+        rclone_binary.require_flag(binary, limit)
+    target, remote = _usable(request)
+    version.result()
     gc.freeze()  # Django's and the SDK's objects stay: to look at them again costs 0.1 s each time
     gc.enable()
     with runs.locked(request.runs):
-        folder = runs.create(request.runs)
-        job = _job(request, target, remote, folder, observer)
+        folder, stopped = runs.create(request.runs), threading.Event()
         try:
-            return _run(request, job, version)
+            answer = beside(lambda: _probe(target, request.source))
+            listing = _listing(request, target, answer, folder / "work", stopped)
+            job = _job(request, target, remote, folder, observer=observer, stopped=stopped)
+            state = _Run(job=job, answer=answer, listing=listing)
+            with closing(job.ledger), closing(job):
+                return _run(request, state, version.result())
         finally:
-            job.close()
-            job.ledger.close()
+            stopped.set()
             shutil.rmtree(folder / "work", ignore_errors=True)
 
 
@@ -118,11 +124,37 @@ def _usable(request: Request) -> tuple[Target, Remote]:
     return found
 
 
+def _listing(
+    request: Request,
+    target: Target,
+    answer: Future[None],
+    work: Path,
+    stopped: threading.Event,
+) -> Iterator[Stored]:
+    """Begin to list the store once it has answered, where a command compares."""
+
+    def objects() -> Iterator[Stored]:
+        answer.result()  # one that refuses, or asks us to slow down, is asked nothing more
+        yield from planning.objects(target)
+
+    if request.command not in COMPARING:
+        return iter(())
+    return ahead(objects(), Stored._make, stopped, work)
+
+
 def _limit(wishes: Wishes) -> str:
     return f"--bwlimit={wishes.bwlimit}" if wishes.bwlimit else ""
 
 
-def _job(request: Request, target: Target, remote: Remote, folder: Path, observer: Observer) -> Job:
+def _job(
+    request: Request,
+    target: Target,
+    remote: Remote,
+    folder: Path,
+    *,
+    observer: Observer,
+    stopped: threading.Event,
+) -> Job:
     source = request.source.resolve()
     where = [remote.config[key] for key in WHERE if key in remote.config]
     identity = [str(source), target.template.family, *where, remote.path]
@@ -136,12 +168,14 @@ def _job(request: Request, target: Target, remote: Remote, folder: Path, observe
         observer=observer,
         note=observer.note,
         wishes=request.wishes,
+        stopped=stopped,
     )
 
 
-def _run(request: Request, job: Job, version: str) -> tuple[Report, Path, OrchestratorError | None]:
+def _run(
+    request: Request, state: _Run, version: str
+) -> tuple[Report, Path, OrchestratorError | None]:
     started = datetime.now(UTC).isoformat(timespec="seconds")
-    state = _Run(job=job)
     ended: OrchestratorError | None = None
     try:
         COMMANDS[request.command](request, state)
@@ -152,7 +186,7 @@ def _run(request: Request, job: Job, version: str) -> tuple[Report, Path, Orches
         state.problems = (Problem(what=f"interrupted by {type(error).__name__}"),)
         _report(request, state, started, version)
         raise
-    return _report(request, state, started, version), job.folder, ended
+    return _report(request, state, started, version), state.job.folder, ended
 
 
 def _report(request: Request, state: _Run, started: str, version: str) -> Report:
@@ -185,33 +219,45 @@ def _thinned(samples: list[tuple[float, int]]) -> list[tuple[float, int]]:
     return [(round(t - samples[0][0], 2), size) for t, size in samples[::step]]
 
 
-def _probe(state: _Run) -> None:
+def _probe(target: Target, source: Path) -> None:
     """Ask the store once through the class's own client, so that its refusal is a clear one."""
-    target = state.job.target
     try:
-        target.client.probe(target.prefix, state.job.source)
+        target.client.probe(target.prefix, source.resolve())
     except Exception as error:
         raise explain(target.template, target.redact(words(error))) from error
 
 
 def _plan(request: Request, state: _Run, crew: Crew | None = None) -> None:
     job = state.job
-    with state.stage("preflight"):
-        job.observer.stage(f"asking {job.remote.vendor}")
-        _probe(state)
+    job.observer.stage(f"asking {job.remote.vendor}")
     if crew:
-        crew.prepare()
-    listing = ahead(planning.objects(job), Stored._make, job.stopped, job.rclone.work)
+        beside(lambda: _prepare(state, crew))
     with state.stage("inventory"):
         job.observer.stage(f"listing {job.source}")
-        wishes = job.wishes
-        rules = Rules(include=wishes.include, exclude=wishes.exclude)
-        job.ledger.walk(walk(job.source, rules, skip=request.runs))
+        rules = Rules(include=job.wishes.include, exclude=job.wishes.exclude)
+        job.ledger.walk(_answered(state, walk(job.source, rules, skip=request.runs)))
     with state.stage("plan"):
         job.observer.stage("comparing with the store")
         with _explained(job):
-            state.uploads = planning.plan(job, listing)
+            state.uploads = planning.plan(job, state.listing)
             planning.require_room(job)
+
+
+def _answered(state: _Run, entries: Iterator[Entry]) -> Iterator[Entry]:
+    """Yield entries and then wait for the store; raise its refusal as soon as it is known.
+
+    The inventory is then not taken in, so that the ledger still tells what was proven before.
+    """
+    yield from unless(state.answer, entries)
+    with state.stage("preflight"):
+        if not state.answer.done():
+            state.job.observer.stage(f"asking {state.job.remote.vendor}")
+        state.answer.result()
+
+
+def _prepare(state: _Run, crew: Crew) -> None:
+    state.answer.result()
+    crew.prepare()
 
 
 def _migrate(request: Request, state: _Run) -> None:
@@ -247,7 +293,7 @@ def _crew(request: Request, state: _Run) -> Crew:
 
 def _check(_: Request, state: _Run) -> None:
     job = state.job
-    _probe(state)
+    state.answer.result()
     job.ledger.execute(
         "UPDATE entry SET state = 'present', evidence = NULL "
         "WHERE state IN ('verified', 'failed', 'planned', 'present')"
@@ -259,7 +305,7 @@ def _check(_: Request, state: _Run) -> None:
 
 def _verify(_: Request, state: _Run) -> None:
     job = state.job
-    _probe(state)
+    state.answer.result()
     job.ledger.execute(f"UPDATE entry SET readback = NULL WHERE NOT {readback.NOTED}")  # noqa: S608  # ours
     _read_back(state, readback.draw(job.ledger, job.wishes, readback.VERIFIED))
 
@@ -283,6 +329,7 @@ def _explained(job: Job) -> Iterator[None]:
         raise explain(job.target.template, text, amid=True) from error
 
 
+COMPARING: Final = frozenset({"plan", "migrate"})
 COMMANDS: Mapping[str, Callable[[Request, _Run], None]] = {
     "plan": _plan,
     "migrate": _migrate,

@@ -67,9 +67,10 @@ def require_room(job: Job) -> None:
         raise TransferError(what, tip="make room there, or copy a part with --include")
 
 
-def objects(job: Job) -> Iterable[Stored]:
-    """List the store through the class's own client."""
-    return job.target.client.objects(job.target.prefix)
+def objects(target: Target) -> Iterator[Stored]:
+    """List the store through a client of the class of its own."""
+    own = target.fresh()
+    yield from own.client.objects(own.prefix)
 
 
 def observe(job: Job, listing: Iterable[Stored]) -> None:

@@ -8,15 +8,15 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from threading import Thread
 from typing import Final, Protocol, Self
 
 from orchestrator.clients import Client
 from orchestrator.job import Job, Route
 from orchestrator.known import said
 from orchestrator.ledger import Row, State
+from orchestrator.parallel import beside
 from orchestrator.readback import Sample
 from orchestrator.shard import Cut, Result, Shard, divide
 from orchestrator.storage import Upload
@@ -56,11 +56,7 @@ class Threads:
     _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(AT_ONCE, "shard"))
 
     def prepare(self) -> None:
-        Thread(target=self._start, daemon=True).start()
-
-    def _start(self) -> None:
-        with suppress(Exception):  # who needs it meets the same
-            self.route.rclone.daemon()
+        beside(self.route.rclone.daemon)  # what it raises, who needs it meets again
 
     def __enter__(self) -> Self:
         return self

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.clients import Stored
-from orchestrator.parallel import PAGE, ahead
+from orchestrator.parallel import PAGE, ahead, beside, unless
 
 
 def test_a_stream_is_made_before_it_is_asked_for_and_comes_whole(tmp_path: Path) -> None:
@@ -56,3 +56,27 @@ def test_no_more_is_made_once_nobody_will_ask(tmp_path: Path) -> None:
     ahead(stream(), sum, stopped, tmp_path)
     assert ended.wait(10)
     assert made + 1 == 3 * PAGE
+
+
+def test_what_a_thread_beside_returns_or_raises_comes_to_who_asks() -> None:
+    assert beside(lambda: 7).result(10) == 7
+    with pytest.raises(ZeroDivisionError):
+        beside(lambda: 1 // 0).result(10)
+
+
+def test_items_end_with_what_has_failed_beside_them() -> None:
+    failing = threading.Event()
+
+    def fail() -> None:
+        failing.wait(10)
+        raise OSError("refused")
+
+    failed = beside(fail)
+    items = unless(failed, iter(range(100)))
+    assert [next(items) for _ in range(3)] == [0, 1, 2]
+    failing.set()
+    with pytest.raises(OSError, match="refused"):
+        failed.result(10)
+    with pytest.raises(OSError, match="refused"):
+        next(items)
+    assert [*unless(beside(lambda: None), range(3))] == [0, 1, 2]

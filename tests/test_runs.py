@@ -131,3 +131,15 @@ def test_an_object_that_was_replaced_in_secret_is_not_taken_for_the_proven_one(s
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     done = site.migrate("--sample=50%")
     assert (done.code, done.states()) == (7, {"verified": 39, "conflict": 1})
+
+
+def test_a_store_that_refuses_costs_no_proof(site: Site) -> None:
+    """The source is walked while the store is asked; what was walked then is not taken in."""
+    site.migrate()
+    store = Path(site.options["location"])
+    store.rename(store.with_name("away"))
+    refused = site.migrate()
+    assert refused.code == 5, refused.err
+    with closing(sqlite3.connect(ledgers(site)[-1])) as ledger:
+        found = ledger.execute("SELECT state, count(evidence) FROM entry GROUP BY state").fetchall()
+    assert found == [("verified", 40)]
