@@ -7,14 +7,18 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from math import ceil
 from typing import Final
 
 LAST_WORDS: Final = 1.0  # seconds that rclone's log may be behind its answer
+SHARE: Final = 3 / 8  # of what may be in flight, free for a list to begin: one alone drains slowly
 LEAST: Final = 1 / 64  # of what may be in flight, however often a store says that it is too much
 GROWTH: Final = 2  # times as many files in flight are tried
 NOTED: Final = 1.25  # times as many must have been, for their rate to be judged
 WORTH: Final = 4  # times what is in flight, stored between two looks at the rate
 GAIN: Final = 1.1  # times as many files a second, for which more in flight are kept
+ROOM: Final = 0.8  # of the time that the first files took: then files do not wait for each other
+FULL: Final = 1.0  # of it: then they do
 PAUSE: Final = 8  # looks at the rate, before more are tried again for the first time
 
 
@@ -35,6 +39,7 @@ class Call:
     transfers: int = 1
     errors: dict[str, str] = field(default_factory=dict)
     last: str = ""
+    begun: float = 0.0  # when it was let in
 
     @property
     def flying(self) -> int:
@@ -49,9 +54,11 @@ class Call:
 class Pace:
     """Finds the number of files in flight with which the store takes the most a second.
 
-    Twice as many are tried as long as more are stored; what they do not gain is taken back, for it
-    does harm: on a slow uplink they push each other's packets out of its queue. As a network may
-    change, more are tried again later, after a while that doubles each time that it was in vain.
+    While a file takes less time than the first ones did, whose connections were opened for them,
+    files do not wait for each other, and twice as many are sent at once. From then on twice as many
+    are tried as long as more are stored; what they do not gain is taken back, for it does harm: on
+    a slow uplink they push each other's packets out of its queue. As a network may change, more are
+    tried again later, after a while that doubles each time that it was in vain.
     A store that throttles has the number halved; each list that gets through then brings a
     quarter back.
     """
@@ -60,6 +67,10 @@ class Pace:
     _factor: float = 1.0
     _before: float = 1.0  # what was found best so far
     _base: tuple[float, float] | None = None  # files in flight, and stored a second, with that
+    _first: float = 0.0  # seconds that one of the first files took
+    _known: bool = False  # whether these were all
+    _rate: float = 0.0  # files stored a second, when there was last room for more
+    _doubted: bool = False  # whether the last attempt was in vain
     _throttled: bool = False
     _pause: int = PAUSE  # looks at the rate, after an attempt in vain
     _paused: int = 0  # of these are left
@@ -79,42 +90,69 @@ class Pace:
         if self._factor < 1:
             self._factor = min(self._factor * 1.25, 1.0)
 
-    def stored(self, flying: int, flight: Flight) -> None:
-        """Note a stored file, and how many were in flight up to now."""
+    def stored(self, flying: int, flight: Flight, begun: float) -> None:
+        """Note a stored file, how many were in flight up to now, and when its list was begun."""
         if self._throttled or flight.most <= flight.start:
             return
         now, limit = self.clock(), self.limit(flight)
         if self._passed < limit:  # it was sent with as many in flight as before
             self._passed += 1
+            self._first += 0 if self._known else (now - begun) / limit
             self._since, self._stored, self._area = now, 0, 0.0
         else:
+            self._known = True
             self._stored += 1
             self._area += flying * (now - self._last)
         self._last = now
-        if self._stored >= WORTH * limit and now > self._since:
+        enough = self._stored >= WORTH * limit
+        if (enough or self._stored == limit) and now > self._since:
             seconds = now - self._since
-            self._judge(self._area / seconds, self._stored / seconds)
-            self._passed = 0
+            mean, rate = self._area / seconds, self._stored / seconds
+            if limit < flight.most and self._room(mean, rate, limit):
+                self._grow(rate)
+            elif enough:
+                self._judge(mean, rate)
+
+    def _room(self, flying: float, rate: float, limit: int) -> bool:
+        """Say whether files do not wait for each other; how long each took is by Little's law."""
+        quick = flying / rate < ROOM * self._first and flying > ROOM * limit
+        return quick and not self._paused and rate > GAIN * self._rate
+
+    def _grow(self, rate: float) -> None:
+        """Have twice as many in flight, which needs no proof: it is the new base."""
+        self._factor *= GROWTH
+        self._before, self._base, self._rate = self._factor, None, rate
+        self._passed, self._doubted = 0, False
 
     def _judge(self, flying: float, rate: float) -> None:
-        if self._base and self._factor > self._before:
-            if flying < NOTED * self._base[0]:  # lists with fewer in flight are not through yet
-                return
-            if rate < GAIN * self._base[1]:
-                self._factor, self._paused = self._before, self._pause
-                self._pause *= 2
-                return
-        self._before, self._base = self._factor, (flying, rate)
-        if self._paused:
-            self._paused -= 1
-        else:
-            self._factor *= GROWTH
+        self._passed = 0
+        if self._base is None and flying / rate > FULL * self._first:
+            self._paused = self._pause
+        if self._base is None or self._factor == self._before or self._gained(flying, rate):
+            self._before, self._base, self._doubted = self._factor, (flying, rate), False
+            if self._paused:
+                self._paused -= 1
+            else:
+                self._factor *= GROWTH
+
+    def _gained(self, flying: float, rate: float) -> bool:
+        """Say whether more in flight have proven a gain; take them back if they have not twice."""
+        assert self._base  # noqa: S101  # it is known before more are tried
+        if flying < NOTED * self._base[0]:  # lists with fewer in flight are not through yet
+            return False
+        if rate >= GAIN * self._base[1]:
+            return True
+        if self._doubted:
+            self._factor, self._paused = self._before, self._pause
+            self._pause *= 2
+        self._doubted = not self._doubted  # at first the new connections may not be warm yet
+        return False
 
 
 class Gate:
-    """Lets a list in as soon as half of what may be in flight is free: none drains alone.
+    """Lets a list in as soon as a good part of what may be in flight is free: none drains alone.
 
-    It gets all that is free, so two fill it.
+    It gets all that is free, up to its end, so two or three fill it.
     """
 
     def __init__(self) -> None:
@@ -129,6 +167,7 @@ class Gate:
         with self._turn:
             self._turn.wait_for(lambda: self.closed or self._room(call))
             self._calls.append(call)
+            call.begun = self.pace.clock()
         try:
             yield
         finally:
@@ -141,8 +180,8 @@ class Gate:
     def _room(self, call: Call) -> bool:
         limit, flying = self.pace.limit(call.flight), self._flying
         call.transfers = max(1, limit - flying)
-        half = min(len(call.waiting), -(-limit // 2))
-        return not flying or flying + half <= limit
+        enough = min(len(call.waiting), ceil(limit * SHARE))
+        return not flying or flying + enough <= limit
 
     @property
     def _flying(self) -> int:
@@ -154,12 +193,14 @@ class Gate:
 
     def landed(self, call: Call, name: str, error: str = "") -> None:
         with self._turn:
+            limit = self.pace.limit(call.flight)
             if error:
                 self.last = call.errors[name] = error
             else:
-                self.pace.stored(self._flying, call.flight)
+                self.pace.stored(self._flying, call.flight, call.begun)
             call.waiting.discard(name)
-            if len(call.waiting) < call.transfers:  # before that it makes no room for others
+            grown = self.pace.limit(call.flight) > limit
+            if grown or len(call.waiting) < call.transfers:  # else there is no room for others
                 self._turn.notify_all()
 
     def tell_all(self, said: str) -> None:

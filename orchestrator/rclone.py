@@ -130,6 +130,11 @@ class Rclone(RClone):
         self._note("check", [], ["--one-way", *self.extra])
         return call
 
+    def limit(self, flight: Flight) -> int:
+        """Return how many files may be in flight now."""
+        now = self._daemon
+        return now.gate.pace.limit(flight) if now else flight.start
+
     def _note(self, command: str, headers: list[str], flags: list[str]) -> None:
         """Keep the commands that do the same by hand; LIST holds one name a line."""
         key = f"{command} {headers}"

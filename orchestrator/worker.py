@@ -5,11 +5,11 @@ Knows no ledger and keeps nothing: the same shard may be done again, here or on 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from orchestrator.clients import Stored
+from orchestrator.clients import Client, Stored
 from orchestrator.compare import MOVED, proven
 from orchestrator.daemon import EndedError
 from orchestrator.errors import OrchestratorError, StuckError, TransferError
@@ -17,6 +17,7 @@ from orchestrator.gate import Flight
 from orchestrator.job import PAUSES, Route
 from orchestrator.known import meaning, said, words
 from orchestrator.ledger import Row, State
+from orchestrator.parallel import beside
 from orchestrator.readback import Reading, judge, noted
 from orchestrator.shard import Result, Shard
 from orchestrator.storage import Upload
@@ -24,6 +25,7 @@ from orchestrator.thumbnails import Picture
 
 IN_FLIGHT: Final = 64 << 20  # bytes of small files under way at once; more gain nothing
 FEWEST: Final = 8  # transfers, where memory allows
+ROUNDS: Final = 8  # files in one list, for each that may be in flight
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,13 +41,16 @@ def work(route: Route, shard: Shard) -> Done:
 
     Raise AccessRefusedError as soon as the store shows that it will take none.
     """
-    hashes = {row.name: route.hashes(row) for row in shard.rows}
+    with route.hashing:
+        hashes = {row.name: route.hashes(row) for row in shard.rows}
     wrong = _send(route, shard)
+    reading = beside(lambda: _read(route, shard, wrong))
     listed = _listed(route, shard)
     found = [
         _result(route, row, hashes[row.name], wrong.get(row.name), listed) for row in shard.rows
     ]
-    readings = _read(route, shard, {r.name for r in found if r.state is State.VERIFIED})
+    verified = {result.name for result in found if result.state is State.VERIFIED}
+    readings = {name: one for name, one in reading.result().items() if name in verified}
     return Done(
         results=tuple(_noted(result, readings.get(result.name)) for result in found),
         pictures=tuple(reading.picture for reading in readings.values() if reading.picture),
@@ -72,10 +77,18 @@ def _result(
     return Result(name=name, state=State.PRESENT, hashes=hashes, tags=row.tags)
 
 
-def _read(route: Route, shard: Shard, verified: set[str]) -> dict[str, Reading]:
-    """Read the sampled ones among the verified back, and those that had other headers before."""
-    wanted = shard.sampled | {row.name for row in shard.rows if noted(row)}
-    rows = [row for row in shard.rows if row.name in wanted & verified]
+def _read(route: Route, shard: Shard, wrong: Container[str]) -> dict[str, Reading]:
+    """Read back what is sampled, and what had other headers before, while the shard is listed.
+
+    What no listing proves then, is read later: when it is verified.
+    """
+    if type(route.target.client).among is Client.among:  # nothing will be proven here
+        return {}
+    rows = [
+        row
+        for row in shard.rows
+        if row.name not in wrong and (row.name in shard.sampled or noted(row))
+    ]
     readings = route.map(lambda row: judge(route, row, row.name in shard.pictured), rows)
     return {reading.row.name: reading for reading in readings}
 
@@ -148,18 +161,24 @@ def in_flight(route: Route, rows: Sequence[Row], *, parts: bool) -> Flight:
 
 
 def _copy(route: Route, names: Sequence[str], upload: Upload, flight: Flight) -> dict[str, str]:
-    """Have rclone send a list, and again what of it was not sent; return what remains, and why."""
+    """Have rclone send a list, and again what of it was not sent; return what remains, and why.
+
+    It gets it in pieces: how many of one are in flight does not change any more once it is begun.
+    """
     left = dict.fromkeys(names, "")
     for attempt in range(route.wishes.attempts):
         last: OrchestratorError | None = None
+        waiting, left = list(left), {}
         try:
-            call = route.rclone.copy_names(left, upload, flight)
+            while waiting:
+                piece = waiting[: ROUNDS * route.rclone.limit(flight)]
+                left |= route.rclone.copy_names(piece, upload, flight).unsent()
+                del waiting[: len(piece)]
         except EndedError as ended:
             last = _final(route, ended)
-        else:
-            left = call.unsent()
-            if not left:
-                return {}
+            left |= dict.fromkeys(waiting, "")
+        if not left:
+            return {}
         if attempt + 1 < route.wishes.attempts:
             route.pause(attempt, last.problems[0].what if last else next(iter(left.values())))
     if last:

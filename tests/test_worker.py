@@ -7,13 +7,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from orchestrator.compare import MOVED
 from orchestrator.envfile import Settings
 from orchestrator.errors import StuckError
-from orchestrator.gate import Flight
+from orchestrator.gate import Call, Flight
 from orchestrator.inventory import Rules, walk
 from orchestrator.job import Route, Wishes
 from orchestrator.job import route as make_route
@@ -94,8 +95,9 @@ def test_what_the_keys_listing_does_not_show_is_left_to_the_whole_listing(
             "among",
             lambda *where: [s for s in seen(*where) or () if s.key != "b.txt"],
         )
-        done = states(work(route, found))
-    assert done == {**dict.fromkeys(NAMES, State.VERIFIED), "b.txt": State.PRESENT}
+        done = work(route, replace(found, sampled=frozenset({"a/1.jpg", "b.txt"})))
+    assert states(done) == {**dict.fromkeys(NAMES, State.VERIFIED), "b.txt": State.PRESENT}
+    assert {r.name: r.readback for r in done.results if r.readback} == {"a/1.jpg": "ok"}
 
 
 @pytest.mark.on("moto")
@@ -115,6 +117,34 @@ def test_a_shard_may_be_done_again(server: Server, bucket: Options, tmp_path: Pa
     with shard_on(server, bucket, tmp_path) as (route, found):
         first, second = work(route, found), work(route, found)
     assert first == second
+
+
+@pytest.mark.on("moto")
+def test_a_list_goes_out_in_pieces_and_only_what_was_not_sent_goes_again(
+    server: Server, bucket: Options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.worker.ROUNDS", 1)
+    monkeypatch.setattr("orchestrator.job.PAUSES", (0.01,))
+    sent: list[list[str]] = []
+    with shard_on(server, bucket, tmp_path) as (route, found):
+        copy = route.rclone.copy_names
+
+        def watched(names: list[str], *rest: Any) -> Call:
+            sent.append(sorted(names))
+            missing = "a/1.jpg" in names and sent.count(sorted(names)) == 1
+            path, away = route.source / "a/1.jpg", tmp_path / "away"
+            if missing:
+                path.rename(away)
+            call = copy(names, *rest)
+            if missing:
+                away.rename(path)
+            return call
+
+        monkeypatch.setattr(route.rclone, "copy_names", watched)
+        one = replace(route, wishes=replace(route.wishes, transfers=1, attempts=2))
+        done = work(one, found)
+    assert sorted(sent) == sorted([[name] for name in [*NAMES, "a/1.jpg"]])
+    assert {result.reason for result in done.results} <= {"", MOVED}  # it was away for a moment
 
 
 @pytest.mark.on("moto")
