@@ -24,11 +24,11 @@ class Cell:
 CELLS = (  # sized so that A takes 20 to 40 s, but for the slow ones and the fixed costs
     Cell(scenario="W", corpus="small", files=24_000, contenders=("A", "B", "C", "F")),
     Cell(scenario="W", corpus="part", files=400, contenders=("A", "D", "E", "G1", "G16")),
-    Cell(scenario="W", corpus="photos", files=220, contenders=("A", "B", "B5", "C")),
+    Cell(scenario="W", corpus="photos", files=240, contenders=("A", "B", "B5", "C")),
     Cell(scenario="W", corpus="video", files=8, contenders=("A", "B")),
     Cell(scenario="W", corpus="mixed", files=10_000, contenders=("M1", "M50")),
     Cell(scenario="W", corpus="fixed", files=200, contenders=("A", "B", "C")),
-    Cell(scenario="H", corpus="small", files=7_500, contenders=("A", "B")),
+    Cell(scenario="H", corpus="small", files=7_200, contenders=("A", "B")),
     Cell(scenario="L", corpus="small", files=30_000, contenders=("A", "B", "C", "F")),
     Cell(scenario="L", corpus="part", files=1_500, contenders=("A", "D", "E", "G1", "G16")),
     Cell(scenario="L", corpus="again", files=30_000, contenders=("LS", "N"), kept=True),
