@@ -83,6 +83,10 @@ class Pace:
     def limit(self, flight: Flight) -> int:
         return max(1, min(flight.most, int(flight.start * self._factor)))
 
+    def proven(self, flight: Flight) -> int:
+        """Return what has been found best so far, whatever is being tried."""
+        return max(1, min(flight.most, int(flight.start * min(self._factor, self._before))))
+
     def throttle(self) -> None:
         self._factor, self._throttled = max(self._factor / 2, LEAST), True
 

@@ -122,7 +122,7 @@ class Rclone(RClone):
         flags = [
             "--no-check-dest",
             "--retries=1",
-            f"--transfers={daemon.gate.pace.limit(flight)}",
+            f"--transfers={daemon.gate.pace.proven(flight)}",
             *PATIENCE,
             *self.extra,
         ]
