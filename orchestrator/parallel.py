@@ -59,10 +59,15 @@ def beside(function: Callable[[], R]) -> Future[R]:
 
 def unless(failed: Future[Any], items: Iterable[T]) -> Iterator[T]:
     """Yield items up to the moment when something beside fails; then raise what it raised."""
-    for item in items:
-        if failed.done():
+    stream = iter(items)
+    for item in stream:
+        known = failed.done()
+        if known:
             failed.result()
         yield item
+        if known:
+            break
+    yield from stream
 
 
 def ahead(
