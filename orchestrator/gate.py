@@ -70,7 +70,7 @@ class Pace:
     _first: float = 0.0  # seconds that one of the first files took
     _known: bool = False  # whether these were all
     _rate: float = 0.0  # files stored a second, when there was last room for more
-    _doubted: bool = False  # whether the last attempt was in vain
+    _doubted: bool = False  # whether the last look at an attempt showed no gain
     _throttled: bool = False
     _pause: int = PAUSE  # looks at the rate, after an attempt in vain
     _paused: int = 0  # of these are left
@@ -81,11 +81,11 @@ class Pace:
     _area: float = 0.0
 
     def limit(self, flight: Flight) -> int:
-        return max(1, min(flight.most, int(flight.start * self._factor)))
+        return _times(flight, self._factor)
 
     def proven(self, flight: Flight) -> int:
         """Return what has been found best so far, whatever is being tried."""
-        return max(1, min(flight.most, int(flight.start * min(self._factor, self._before))))
+        return _times(flight, min(self._factor, self._before))
 
     def throttle(self) -> None:
         self._factor, self._throttled = max(self._factor / 2, LEAST), True
@@ -151,6 +151,10 @@ class Pace:
             self._pause *= 2
         self._doubted = not self._doubted  # at first the new connections may not be warm yet
         return False
+
+
+def _times(flight: Flight, factor: float) -> int:
+    return max(1, min(flight.most, int(flight.start * factor)))
 
 
 class Gate:

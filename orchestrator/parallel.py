@@ -61,11 +61,9 @@ def unless(failed: Future[Any], items: Iterable[T]) -> Iterator[T]:
     """Yield items up to the moment when something beside fails; then raise what it raised."""
     stream = iter(items)
     for item in stream:
-        known = failed.done()
-        if known:
-            failed.result()
         yield item
-        if known:
+        if failed.done():
+            failed.result()
             break
     yield from stream
 
