@@ -8,11 +8,11 @@ import re
 import stat
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from orchestrator.errors import ConfigurationError
+from orchestrator.errors import ConfigurationError, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -357,8 +357,23 @@ def _is_utf8(name: str) -> bool:
     return True
 
 
-def usable(root: Path, runs: Path) -> None:
-    """Raise ConfigurationError unless `root` can be read and the runs are written outside of it."""
+def usable(root: Path, runs: Path, rules: Rules) -> None:
+    """Raise ConfigurationError with all that keeps a walk from beginning.
+
+    `root` must be readable, the runs must be written outside of it, and the globs must be such.
+    """
+    problems: list[Problem] = []
+    globs = (partial(_compiled, glob) for glob in (*rules.include, *rules.exclude))
+    for look in (lambda: _apart(root, runs), *globs):
+        try:
+            look()
+        except ConfigurationError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigurationError(*problems)
+
+
+def _apart(root: Path, runs: Path) -> None:
     source, tip = _usable(root), "Name a folder outside of it with --run-dir."
     if _inside(os.path.realpath(runs), source):
         what = f"The run folder {runs} lies in the source {root}, where nothing may be written."

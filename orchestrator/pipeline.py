@@ -109,10 +109,10 @@ def run(request: Request, observer: Observer) -> tuple[Report, Path, Orchestrato
 
 
 def _usable(request: Request) -> tuple[Target, Remote]:
-    """Resolve `.env` and look at the folders; raise ConfigurationError with all that is wrong."""
+    """Resolve `.env`, look at folders and globs; raise ConfigurationError with all problems."""
     places: tuple[Problem, ...] = ()
     try:
-        usable(request.source, request.runs)
+        usable(request.source, request.runs, _rules(request.wishes))
     except ConfigurationError as error:
         places = error.problems
     try:
@@ -122,6 +122,10 @@ def _usable(request: Request) -> tuple[Target, Remote]:
     if places:
         raise ConfigurationError(*places)
     return found
+
+
+def _rules(wishes: Wishes) -> Rules:
+    return Rules(include=wishes.include, exclude=wishes.exclude)
 
 
 def _listing(
@@ -134,8 +138,9 @@ def _listing(
     """Begin to list the store once it has answered, where a command compares."""
 
     def objects() -> Iterator[Stored]:
+        listed = planning.objects(target)
         answer.result()  # one that refuses, or asks us to slow down, is asked nothing more
-        yield from planning.objects(target)
+        yield from listed
 
     if request.command not in COMPARING:
         return iter(())
@@ -234,8 +239,8 @@ def _plan(request: Request, state: _Run, crew: Crew | None = None) -> None:
         beside(lambda: _prepare(state, crew))
     with state.stage("inventory"):
         job.observer.stage(f"listing {job.source}")
-        rules = Rules(include=job.wishes.include, exclude=job.wishes.exclude)
-        job.ledger.walk(_answered(state, walk(job.source, rules, skip=request.runs)))
+        entries = walk(job.source, _rules(job.wishes), skip=request.runs)
+        job.ledger.walk(_answered(state, entries))
     with state.stage("plan"):
         job.observer.stage("comparing with the store")
         with _explained(job):

@@ -68,9 +68,9 @@ def require_room(job: Job) -> None:
 
 
 def objects(target: Target) -> Iterator[Stored]:
-    """List the store through a client of the class of its own."""
+    """List the store through a client of the class of its own, which is asked as it is read."""
     own = target.fresh()
-    yield from own.client.objects(own.prefix)
+    return own.client.objects(own.prefix)
 
 
 def observe(job: Job, listing: Iterable[Stored]) -> None:

@@ -105,6 +105,15 @@ def test_all_mistakes_in_the_options_are_told_at_once(folder: Path) -> None:
     assert seen.err.count("error: ") == 3
 
 
+def test_mistakes_in_env_in_the_folders_and_in_globs_are_told_together(folder: Path) -> None:
+    (folder / ".env").write_text(env({**OPTIONS, "bucket_nme": "b"}))
+    seen = typed(folder, "--source", "nope", "plan", "--include", "[z-a]", "--exclude", "")
+    told = "'bucket_nme'", "nope", "The pattern [z-a] is not a glob", "A pattern is empty"
+    assert_told(seen, 2, *told)
+    assert seen.err.count("error: ") == len(told)
+    assert not (folder / "migration-runs").exists()
+
+
 def test_a_named_env_file_must_be_there_and_the_default_need_not(folder: Path) -> None:
     assert_told(typed(folder, "--env-file", "x.env", "plan"), 2, "x.env cannot be read")
     (folder / ".env").unlink()
