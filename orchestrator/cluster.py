@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import TYPE_CHECKING, Final, Self
 
@@ -26,8 +26,7 @@ if TYPE_CHECKING:
 
 AGAIN: Final = "start workers, then run the same command again: it goes on where it was"
 PROOF: Final = 40  # files by which a machine shows that it sees the same source
-FEWEST_FILES: Final = 16  # of a shard, and bytes
-FEWEST_BYTES: Final = 1 << 20
+FEWEST: Final = Cut(files=16, of_each=8, bytes=1 << 20)  # of a shard
 ANSWER: Final = 60.0  # seconds that a machine has to prove itself
 
 
@@ -90,7 +89,7 @@ class Cluster:
     @property
     def cut(self) -> Cut:
         """Cut it finely: at the end some wait for the last shards of others' uplinks."""
-        return Cut(parts=2 * self._threads, files=FEWEST_FILES, bytes=FEWEST_BYTES)
+        return replace(FEWEST, parts=2 * self._threads)
 
     @property
     def _threads(self) -> int:

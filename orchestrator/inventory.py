@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from orchestrator.errors import ConfigurationError, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 # Directory links met on the way to a file. Without a limit a few folders that link to each other
 # fan out into more names than could ever be listed; the kernel itself gives up at 40.
@@ -363,8 +363,9 @@ def usable(root: Path, runs: Path, rules: Rules) -> None:
     `root` must be readable, the runs must be written outside of it, and the globs must be such.
     """
     problems: list[Problem] = []
-    globs = (partial(_compiled, glob) for glob in (*rules.include, *rules.exclude))
-    for look in (lambda: _apart(root, runs), *globs):
+    looks: list[Callable[[], object]] = [partial(_apart, root, runs)]
+    looks += [partial(_compiled, glob) for glob in (*rules.include, *rules.exclude)]
+    for look in looks:
         try:
             look()
         except ConfigurationError as error:

@@ -12,18 +12,19 @@ from orchestrator.storage import Upload
 
 MOST_FILES: Final = 4_000
 LARGEST: Final = 1 << 20  # times the fewest; from then on only the part counts
-FEWEST_OF_EACH: Final = 8  # files of each batch, on average: a list costs 10 ms, however short
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cut:
     """How finely the work is cut: a shard is a part of what is left, and no less than so many.
 
-    On one machine smaller ones drain before the next is under way.
+    On one machine smaller ones drain before the next is under way. `of_each` are the files of each
+    batch, on average: a list costs 10 ms, however short.
     """
 
     parts: int = 8
     files: int = 128
+    of_each: int = 16
     bytes: int = 8 << 20
 
 
@@ -70,7 +71,7 @@ def divide(
     after = ""
     rows: list[Row] = []
     factor = 1
-    cut = replace(cut, files=max(cut.files, FEWEST_OF_EACH * len(uploads)))
+    cut = replace(cut, files=max(cut.files, cut.of_each * len(uploads)))
     room = _room(files, size, cut, factor)
     for row in ledger.rows(where):
         rows.append(row)

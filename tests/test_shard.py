@@ -15,7 +15,6 @@ from orchestrator.inventory import Entry, Fate, Kind
 from orchestrator.ledger import Ledger, Row
 from orchestrator.readback import Sample
 from orchestrator.shard import (
-    FEWEST_OF_EACH,
     MOST_FILES,
     Cut,
     Shard,
@@ -86,13 +85,13 @@ def test_shards_are_larger_where_there_are_many_batches(ledger: Ledger) -> None:
     filled(ledger, [1] * 60_000)
     many = dict.fromkeys(range(50), Upload())
     found = list(divide(ledger, "state = 'planned'", many, NOTHING, CUT))
-    assert min(len(shard.rows) for shard in found[:-1]) == FEWEST_OF_EACH * 50
+    assert min(len(shard.rows) for shard in found[:-1]) == CUT.of_each * 50
     assert max(len(shard.rows) for shard in found) == MOST_FILES
 
 
 def test_the_last_shards_are_as_small_as_is_asked_for(ledger: Ledger) -> None:
     filled(ledger, [1] * 6_000)
-    found = shards(ledger, cut=Cut(parts=32, files=16, bytes=1 << 20))
+    found = shards(ledger, cut=Cut(parts=32, files=16, of_each=8, bytes=1 << 20))
     assert max(len(shard.rows) for shard in found[-10:]) <= 16
     assert max(len(shard.rows) for shard in found) <= 6_000 // 32
 
