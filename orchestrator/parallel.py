@@ -14,6 +14,8 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
+from orchestrator.errors import ConfigurationError
+
 T = TypeVar("T")
 R = TypeVar("R")
 AHEAD = 64  # items under way of one stream
@@ -77,10 +79,10 @@ def ahead(
     """Begin at once, in a thread, with a stream that will be asked for later; raise what it raises.
 
     What nobody has asked for yet waits as JSON in a file in `folder`, and `read` makes each row of
-    it. Once `stopped` is set nobody will ask.
+    it; ConfigurationError if it cannot be kept. Once `stopped` is set nobody will ask.
     """
     made: queue.SimpleQueue[int | Exception | None] = queue.SimpleQueue()  # bytes of each page
-    pages = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  # closed with its last user
+    pages = tempfile.TemporaryFile(buffering=0, dir=folder)  # noqa: SIM115  # closed with its last user
 
     def make() -> None:
         try:
@@ -89,8 +91,7 @@ def ahead(
                     pages.close()
                     return
                 data = json.dumps(page).encode()
-                pages.write(data)
-                pages.flush()
+                _keep(pages, data, folder)
                 made.put(len(data))
             made.put(None)
         except Exception as error:  # noqa: BLE001  # it is raised where it matters
@@ -98,6 +99,17 @@ def ahead(
 
     threading.Thread(target=make, name="ahead", daemon=True).start()
     return _taken(made, pages, read)
+
+
+def _keep(pages: IO[bytes], data: bytes, folder: Path) -> None:
+    left = memoryview(data)
+    try:
+        while left:  # a disk that is nearly full takes a part
+            left = left[pages.write(left) :]
+    except OSError as error:
+        what = f"{folder} cannot be written: {error.strerror}"
+        tip = "make room there, or choose another folder with --run-dir"
+        raise ConfigurationError(what, tip=tip) from error
 
 
 def _taken(

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import tempfile
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from orchestrator.clients import Stored
+from orchestrator.errors import ConfigurationError
 from orchestrator.parallel import PAGE, ahead, beside, unless
 
 
@@ -37,6 +40,19 @@ def test_what_a_stream_raises_is_raised_to_who_asks(tmp_path: Path) -> None:
     assert [next(found) for _ in range(PAGE)] == list(range(PAGE))
     with pytest.raises(OSError, match="broken off"):
         next(found)
+
+
+def test_a_full_disk_under_what_waits_is_told_as_what_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = partial(open, "/dev/full", "r+b")
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda buffering, **_: full(buffering))
+    found = ahead(((number,) for number in range(3)), sum, threading.Event(), tmp_path)
+    with pytest.raises(
+        ConfigurationError, match=r"No space left on device\n  TIP: make room"
+    ) as told:
+        next(found)
+    assert str(tmp_path) in str(told.value)
 
 
 def test_no_more_is_made_once_nobody_will_ask(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -43,6 +43,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--scenario", type=_words, default=(), metavar="W,H,L", help="links")
     parser.add_argument("--corpus", type=_words, default=(), metavar="NAME,…", help="kinds")
     parser.add_argument("--only", type=_words, default=(), metavar="A,B,…", help="contenders")
+    parser.add_argument("--files", type=int, help="so many, instead of those of each cell")
     parser.add_argument("--repeat", type=int, help="repetitions (3; with --quick 1)")
     parser.add_argument("--server", choices=("rclone", "minio"), default="rclone")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures here")
@@ -60,6 +61,7 @@ def main() -> int:
     cells = chosen(
         QUICK if arguments.quick else CELLS, arguments.scenario, arguments.corpus, arguments.only
     )
+    cells = [replace(cell, files=arguments.files or cell.files) for cell in cells]
     if wrong := _wrong(arguments, cells):
         print(wrong, file=sys.stderr)
         return 2
