@@ -166,7 +166,15 @@ def _sample_options(function: Callable[..., Any]) -> Callable[..., Any]:
         default=True,
         help="Show sampled pictures, from the store and from the disk, in report.html.",
     )
-    return sample(seed(pictures(function)))
+    memory = click.option(
+        "--memory",
+        type=click.IntRange(32),
+        default=512,
+        show_default=True,
+        metavar="MB",
+        help="The most of files that rclone may hold in flight, and that are read back at once.",
+    )
+    return sample(seed(pictures(memory(function))))
 
 
 @cli.command(epilog=_example("media-orchestrator --source /srv/site/media plan --bandwidth 40"))
@@ -184,14 +192,6 @@ def plan(common: dict[str, Any], /, **options: Any) -> None:
 )
 @_run_options
 @_sample_options
-@click.option(
-    "--memory",
-    type=click.IntRange(32),
-    default=512,
-    show_default=True,
-    metavar="MB",
-    help="The most that rclone may hold of files in flight.",
-)
 @click.option(
     "--cluster",
     metavar="ADDRESS",

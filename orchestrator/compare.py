@@ -120,7 +120,8 @@ def _equal(route: Route, row: Row, read: Callable[[Route, str], Iterator[bytes]]
 
 
 def _differs(route: Route, row: Row, read: Callable[[Route, str], Iterator[bytes]]) -> str:
-    with ExitStack() as stack:
+    with ExitStack() as stack:  # most classes have the whole object in memory when it is open
+        stack.enter_context(route.reading.holding(row.size, route.wishes.memory))
         try:
             files = [*_contents(route, row)]
             for file in files:

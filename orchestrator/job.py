@@ -17,7 +17,7 @@ from orchestrator.digest import digest
 from orchestrator.errors import OrchestratorError
 from orchestrator.known import explain, recognise, words
 from orchestrator.ledger import Ledger, Row
-from orchestrator.parallel import bounded_map
+from orchestrator.parallel import Room, bounded_map
 from orchestrator.progress import Observer
 from orchestrator.rclone import Rclone, find
 from orchestrator.remote import Remote, translate
@@ -37,7 +37,7 @@ class Wishes:
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     transfers: int | None = None
-    memory: int = 512 << 20  # bytes that rclone may hold of files in flight
+    memory: int = 512 << 20  # bytes of files that rclone may hold, and the classes as well
     bwlimit: str | None = None
     bandwidth: float | None = None  # bytes a second, for the forecast
     skip_refused: bool = False
@@ -64,6 +64,7 @@ class Route:
     hashing: threading.Semaphore = field(
         default_factory=lambda: threading.Semaphore(max(1, (os.cpu_count() or 1) // 2))
     )
+    reading: Room = field(default_factory=Room)
 
     def path(self, row: Row) -> Path:
         return self.source / row.name

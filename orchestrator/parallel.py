@@ -10,6 +10,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -68,6 +69,27 @@ def unless(failed: Future[Any], items: Iterable[T]) -> Iterator[T]:
             failed.result()
             break
     yield from stream
+
+
+class Room:
+    """Bytes that several threads may hold at once; what is larger than all of it is held alone."""
+
+    def __init__(self) -> None:
+        self._held = 0
+        self._turn = threading.Condition()
+
+    @contextmanager
+    def holding(self, size: int, most: int) -> Iterator[None]:
+        """Wait until `size` more are no more than `most`."""
+        with self._turn:
+            self._turn.wait_for(lambda: not self._held or self._held + size <= most)
+            self._held += size
+        try:
+            yield
+        finally:
+            with self._turn:
+                self._held -= size
+                self._turn.notify_all()
 
 
 def ahead(

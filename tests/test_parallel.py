@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import pytest
 
 from orchestrator.clients import Stored
 from orchestrator.errors import ConfigurationError
-from orchestrator.parallel import PAGE, ahead, beside, unless
+from orchestrator.parallel import PAGE, Room, ahead, beside, unless
 
 
 def test_a_stream_is_made_before_it_is_asked_for_and_comes_whole(tmp_path: Path) -> None:
@@ -40,6 +42,25 @@ def test_what_a_stream_raises_is_raised_to_who_asks(tmp_path: Path) -> None:
     assert [next(found) for _ in range(PAGE)] == list(range(PAGE))
     with pytest.raises(OSError, match="broken off"):
         next(found)
+
+
+def test_threads_hold_no_more_than_there_is_room_for_but_what_is_larger_alone() -> None:
+    room, held, seen = Room(), 0, list[int]()
+
+    def hold(size: int) -> None:
+        nonlocal held
+        with room.holding(size, 10):
+            held += size
+            seen.append(held)
+            time.sleep(0.01)
+            held -= size
+
+    with ThreadPoolExecutor(8) as pool:
+        [*pool.map(hold, [3, 4, 25, 0, 3, 3, 25, 4, 10, 6])]
+    assert len(seen) == 10
+    assert max(size for size in seen if size != 25) <= 10
+    assert seen.count(25) == 2
+    assert any(size not in {0, 3, 4, 6, 10, 25} for size in seen)  # and not one after another
 
 
 def test_a_full_disk_under_what_waits_is_told_as_what_it_is(

@@ -65,6 +65,23 @@ def test_ten_times_the_files_take_ten_times_the_sql_and_no_more_memory(
         shutil.rmtree(made.folder)
 
 
+@pytest.mark.on("rclone_s3")
+def test_large_files_are_not_all_in_memory_while_they_are_read_back(
+    server: Server, bucket: Options, tmp_path: Path
+) -> None:
+    """The class has the whole of an object in memory, and up to 16 are read at once."""
+    made = Traced.on(server, bucket, tmp_path)
+    assert isinstance(made, Traced)
+    for number in range(6):
+        made.add(f"{number}.bin", os.urandom(40 * MB))
+    assert made.migrate().states() == {"verified": 6}
+    done, notes = made.traced("verify", "--memory", "50")
+    assert done.code == 0, done.out
+    assert "6 of 6 files were read back" in done.out
+    assert notes.rss < 220 * MB  # 150 without them
+    shutil.rmtree(made.folder)
+
+
 def scans(plan: tuple[str, ...]) -> bool:
     return any(step.startswith(WHOLE) and "USING INDEX" not in step for step in plan)
 
