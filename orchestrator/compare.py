@@ -81,7 +81,7 @@ def begun(route: Route, row: Row) -> bool:
     """Return whether the object is a beginning of the file, as a killed save() leaves it."""
     try:
         with route.path(row).open("rb") as file:
-            return all(file.read(len(data)) == data for data in _fetched(route, row.name))
+            return all(file.read(len(data)) == data for data in _fetched(route, row))
     except Exception:  # noqa: BLE001  # any error of any SDK: it cannot be told
         route.forget_target()
         return False
@@ -97,7 +97,7 @@ class Seen:
 
 def by_class(route: Route, row: Row, seen: Seen) -> str:
     """Read the object through the storage class; return '' if its bytes are the file's."""
-    return _equal(route, row, lambda route, name: _opened(route, name, seen))
+    return _equal(route, row, lambda route, row: _opened(route, row, seen))
 
 
 def by_client(route: Route, row: Row) -> str:
@@ -105,7 +105,7 @@ def by_client(route: Route, row: Row) -> str:
     return _equal(route, row, _fetched)
 
 
-def _equal(route: Route, row: Row, read: Callable[[Route, str], Iterator[bytes]]) -> str:
+def _equal(route: Route, row: Row, read: Callable[[Route, Row], Iterator[bytes]]) -> str:
     """Read the object and the file side by side, up to the first byte that differs."""
     failed = ""
     for _ in range(READS):
@@ -119,16 +119,15 @@ def _equal(route: Route, row: Row, read: Callable[[Route, str], Iterator[bytes]]
     return failed
 
 
-def _differs(route: Route, row: Row, read: Callable[[Route, str], Iterator[bytes]]) -> str:
-    with ExitStack() as stack:  # most classes have the whole object in memory when it is open
-        stack.enter_context(route.reading.holding(row.size, route.wishes.memory))
+def _differs(route: Route, row: Row, read: Callable[[Route, Row], Iterator[bytes]]) -> str:
+    with ExitStack() as stack:
         try:
             files = [*_contents(route, row)]
             for file in files:
                 stack.callback(file.close)
         except OSError:
             return MOVED
-        for data in read(route, row.name):
+        for data in read(route, row):
             files = [file for file in files if _read(file, len(data)) == data]
             if not files:
                 break
@@ -137,9 +136,11 @@ def _differs(route: Route, row: Row, read: Callable[[Route, str], Iterator[bytes
     return "the object's content differs" if route.unchanged(row) else MOVED
 
 
-def _opened(route: Route, name: str, seen: Seen) -> Iterator[bytes]:
+def _opened(route: Route, row: Row, seen: Seen) -> Iterator[bytes]:
+    """Read through the class, most of which have the whole of an open object in memory."""
     target = route.own_target()
-    with target.storage.open(name, "rb") as file:
+    room = route.reading.holding(row.size, route.wishes.memory)
+    with room, target.storage.open(row.name, "rb") as file:
         seen.headers = target.client.told(file)
         if seen.body:
             seen.body.seek(0)  # a read before this one may have failed
@@ -149,8 +150,8 @@ def _opened(route: Route, name: str, seen: Seen) -> Iterator[bytes]:
             yield data
 
 
-def _fetched(route: Route, name: str) -> Iterator[bytes]:
-    return route.own_target().client.read(name) or _opened(route, name, Seen())
+def _fetched(route: Route, row: Row) -> Iterator[bytes]:
+    return route.own_target().client.read(row.name) or _opened(route, row, Seen())
 
 
 def _contents(route: Route, row: Row) -> Iterator[Readable]:
