@@ -39,7 +39,7 @@ CREDULOUS = """
 import sys
 from orchestrator import compare, readback
 def equal(route, row, read):
-    for _ in read(route, row.name):
+    for _ in read(route, row):
         pass
     return ""
 compare._equal = equal
