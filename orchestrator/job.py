@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
@@ -65,6 +64,13 @@ class Route:
         default_factory=lambda: threading.Semaphore(max(1, (os.cpu_count() or 1) // 2))
     )
     reading: Room = field(default_factory=Room)
+    _readers: ThreadPoolExecutor = field(init=False)
+    _senders: ThreadPoolExecutor = field(init=False)
+
+    def __post_init__(self) -> None:
+        readers = self.target.template.tuning.readers
+        object.__setattr__(self, "_readers", ThreadPoolExecutor(readers, "reader"))
+        object.__setattr__(self, "_senders", ThreadPoolExecutor(LISTS, "sender"))
 
     def path(self, row: Row) -> Path:
         return self.source / row.name
@@ -108,17 +114,9 @@ class Route:
             return self.target.packed(self.path(row))
         return open(f"{self.source}/{row.name}", "rb", buffering=0)  # noqa: PTH123
 
-    @cached_property
-    def _readers(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(self.target.template.tuning.readers, "reader")
-
     def map(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
         """Apply `function` in as many threads as the store likes; each keeps its storage object."""
         return bounded_map(self._readers, function, items)
-
-    @cached_property
-    def _senders(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(LISTS, "sender")
 
     def send(self, function: Callable[[T], R], lists: Iterable[T]) -> Iterator[R]:
         """Apply `function` to lists of files, in threads that wait for rclone and nothing else."""

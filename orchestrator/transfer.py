@@ -1,6 +1,6 @@
 """Bring planned files into the store, shard by shard, and take what became of each into the ledger.
 
-Several shards are under way at once: while one is sent, others are hashed, listed and read back.
+Several shards are under way at once: while some are sent, others are hashed, listed and read back.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Final, Protocol, Self
+from typing import Any, Final, Protocol, Self
 
 from orchestrator.clients import Client
 from orchestrator.job import Job, Route
@@ -18,13 +18,14 @@ from orchestrator.known import said
 from orchestrator.ledger import Row, State
 from orchestrator.parallel import beside
 from orchestrator.readback import Sample
-from orchestrator.shard import Cut, Result, Shard, divide
+from orchestrator.shard import MOST_FILES, Cut, Result, Shard, divide
 from orchestrator.storage import Upload
 from orchestrator.thumbnails import Picture
-from orchestrator.worker import Done, work
+from orchestrator.worker import Done, Sent, prove, send
 
 PLANNED: Final = "state = 'planned'"
-AT_ONCE: Final = 8  # shards: two are sent, the others are prepared, listed and read back
+AT_ONCE: Final = 8  # shards that are hashed and sent; and as many that are listed and read back
+UNDER_WAY: Final = AT_ONCE * MOST_FILES  # files in memory: those that are still to be proven, too
 TICK: Final = 0.5  # seconds between two looks at what was sent
 
 
@@ -53,7 +54,12 @@ class Threads:
     """The crew of one machine."""
 
     route: Route
-    _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(AT_ONCE, "shard"))
+    _senders: ThreadPoolExecutor = field(
+        default_factory=lambda: ThreadPoolExecutor(AT_ONCE, "send")
+    )
+    _provers: ThreadPoolExecutor = field(
+        default_factory=lambda: ThreadPoolExecutor(AT_ONCE, "prove")
+    )
 
     def prepare(self) -> None:
         beside(self.route.rclone.daemon)  # what it raises, who needs it meets again
@@ -64,7 +70,8 @@ class Threads:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind:
             self.route.close()
-        self._pool.shutdown(wait=kind is None, cancel_futures=True)
+        for pool in (self._senders, self._provers):
+            pool.shutdown(wait=kind is None, cancel_futures=True)
 
     @property
     def cut(self) -> Cut:
@@ -74,16 +81,30 @@ class Threads:
         return self.route.rclone.sent
 
     def results(self, shards: Iterable[Shard]) -> Iterator[Done | None]:
+        """Send on while what was sent is read back: that may take longer."""
         stream = iter(shards)
-        running: set[Future[Done]] = set()
+        sending: dict[Future[Sent], Shard] = {}
+        proving: dict[Future[Done], Shard] = {}
         while True:
-            while len(running) <= AT_ONCE and (shard := next(stream, None)):
-                running.add(self._pool.submit(work, self.route, shard))
-            if not running:
+            while len(sending) <= AT_ONCE and _files(sending, proving) < UNDER_WAY:
+                if not (shard := next(stream, None)):
+                    break
+                sending[self._senders.submit(send, self.route, shard)] = shard
+            if not sending and not proving:
                 return
-            done, running = wait(running, TICK, FIRST_COMPLETED)
-            yield from (future.result() for future in done)
+            under_way: list[Future[Any]] = [*sending, *proving]
+            wait(under_way, TICK, FIRST_COMPLETED)
+            for sent in [future for future in sending if future.done()]:
+                proof = self._provers.submit(prove, self.route, sent.result())
+                proving[proof] = sending.pop(sent)
+            for proof in [future for future in proving if future.done()]:
+                del proving[proof]
+                yield proof.result()
             yield None
+
+
+def _files(*under_way: Mapping[Any, Shard]) -> int:
+    return sum(len(shard.rows) for shards in under_way for shard in shards.values())
 
 
 def transfer(

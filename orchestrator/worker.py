@@ -1,4 +1,4 @@
-"""Do one shard: send its files, prove them by the store's own listing, read some of them back.
+"""Do one shard: send its files, then prove them by the store's own listing, and read some back.
 
 Knows no ledger and keeps nothing: the same shard may be done again, here or on another machine.
 """
@@ -29,6 +29,15 @@ ROUNDS: Final = 8  # files in one list, for each that may be in flight
 
 
 @dataclass(frozen=True, kw_only=True)
+class Sent:
+    """A shard whose files are in the store, but for those that went wrong, each with its reason."""
+
+    shard: Shard
+    hashes: Mapping[str, str | None]
+    wrong: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Done:
     """What became of a shard."""
 
@@ -37,13 +46,23 @@ class Done:
 
 
 def work(route: Route, shard: Shard) -> Done:
-    """Bring a shard's files into a final state, or `present` where other proof is needed.
+    """Bring a shard's files into a final state, or `present` where other proof is needed."""
+    return prove(route, send(route, shard))
+
+
+def send(route: Route, shard: Shard) -> Sent:
+    """Hash and send a shard's files.
 
     Raise AccessRefusedError as soon as the store shows that it will take none.
     """
     with route.hashing:
         hashes = {row.name: route.hashes(row) for row in shard.rows}
-    wrong = _send(route, shard)
+    return Sent(shard=shard, hashes=hashes, wrong=_send(route, shard))
+
+
+def prove(route: Route, sent: Sent) -> Done:
+    """List what was sent, compare it with the hashes, and read back what is sampled."""
+    shard, hashes, wrong = sent.shard, sent.hashes, sent.wrong
     reading = beside(lambda: _read(route, shard, wrong))
     listed = _listed(route, shard)
     found = [
