@@ -29,7 +29,7 @@ CELLS = (  # sized so that A takes 20 to 40 s, but for the slow ones and the fix
     Cell(scenario="W", corpus="mixed", files=10_000, contenders=("M1", "M50")),
     Cell(scenario="W", corpus="fixed", files=200, contenders=("A", "B", "C")),
     Cell(scenario="H", corpus="small", files=7_200, contenders=("A", "B")),
-    Cell(scenario="L", corpus="small", files=30_000, contenders=("A", "B", "C", "F")),
+    Cell(scenario="L", corpus="small", files=30_000, contenders=("A", "B", "B5", "C", "F")),
     Cell(scenario="L", corpus="part", files=1_500, contenders=("A", "D", "E", "G1", "G16")),
     Cell(scenario="L", corpus="again", files=30_000, contenders=("LS", "N"), kept=True),
     Cell(scenario="L", corpus="fixed", files=200, contenders=("PASS", "HELP"), kept=True),
