@@ -29,7 +29,7 @@ class Usage:
     wall: float
     cpu: float
     rss: int
-    programs: Mapping[str, int]  # the peak of each program, by its name
+    programs: Mapping[str, int]  # the peak of the largest process of each program, by its name
     output: str
 
 
@@ -47,15 +47,15 @@ class _Watch:
             self._look()
 
     def _look(self) -> None:
-        total: dict[str, int] = {}
+        total = 0
         for pid in _family(self.root):
             with suppress(OSError):
                 name = Path(f"/proc/{pid}/comm").read_text().strip()
-                pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-                total[name] = total.get(name, 0) + pages * PAGE
-        self.peak = max(self.peak, sum(total.values()))
-        for name, size in total.items():
-            self.programs[name] = max(self.programs.get(name, 0), size)
+                size = int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE
+                total += size
+                # No sum: a child that is about to become another program still has our pages.
+                self.programs[name] = max(self.programs.get(name, 0), size)
+        self.peak = max(self.peak, total)
 
 
 def _family(pid: int) -> Iterator[int]:
