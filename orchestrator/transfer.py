@@ -94,12 +94,12 @@ class Threads:
                 return
             under_way: list[Future[Any]] = [*sending, *proving]
             wait(under_way, TICK, FIRST_COMPLETED)
-            for sent in [future for future in sending if future.done()]:
-                proof = self._provers.submit(prove, self.route, sent.result())
-                proving[proof] = sending.pop(sent)
             for proof in [future for future in proving if future.done()]:
                 del proving[proof]
                 yield proof.result()
+            for sent in [future for future in sending if future.done()]:
+                proof = self._provers.submit(prove, self.route, sent.result())
+                proving[proof] = sending.pop(sent)
             yield None
 
 

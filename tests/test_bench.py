@@ -16,6 +16,7 @@ import pytest
 from scripts.bench.cells import CELLS, QUICK, TARGETS
 from scripts.bench.contenders import CONTENDERS
 from scripts.bench.link import PROXY, Link, Scenario
+from scripts.bench.measure import measured
 from scripts.bench.race import Result
 from scripts.bench.verdict import judged
 
@@ -76,6 +77,25 @@ def test_there_is_no_verdict_where_the_base_is_restless() -> None:
     (found,) = judged([*runs("A", 10, 12, 10), *runs("B", 10.2, 11.1, 10.4)])
     assert found.met is None
     assert "20%" in found.why
+
+
+HOLDS = """
+import os, time
+held = b"x" * 60_000_000
+child = os.fork()
+time.sleep(0.5)
+if child:
+    os.wait()
+"""
+
+
+def test_memory_is_that_of_all_processes_and_a_programs_that_of_its_largest(
+    tmp_path: Path,
+) -> None:
+    """A child that is about to become another program has its parent's name and pages."""
+    used = measured([sys.executable, "-c", HOLDS], env={}, log=tmp_path / "log")
+    assert used.rss > 120_000_000
+    assert 60_000_000 < max(used.programs.values()) < 100_000_000
 
 
 def test_the_proxy_delays_and_limits() -> None:

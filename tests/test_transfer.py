@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from orchestrator.transfer import AT_ONCE
+from orchestrator import transfer
+from orchestrator.ledger import Row
+from orchestrator.shard import Shard
+from orchestrator.transfer import AT_ONCE, Threads
+from orchestrator.worker import Done, Sent
 from tests.conformance.observe import wait_for
 from tests.servers.base import Options, Server
 from tests.servers.trouble import Trouble
@@ -35,3 +41,37 @@ def test_what_is_read_back_slowly_does_not_keep_the_others_from_being_sent(
     assert done.states() == {"verified": FILES}
     assert len(in_time) > 2 * AT_ONCE
     assert all(in_time)
+
+
+def test_no_more_is_sent_than_may_wait_in_memory_for_its_proof(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sent: list[Shard] = []
+    may_end = threading.Event()
+    most, shards = 20, 100
+
+    def send(_: Any, shard: Shard) -> Sent:
+        sent.append(shard)
+        return Sent(shard=shard, hashes={}, wrong={})
+
+    def prove(_: Any, __: Sent) -> Done:
+        may_end.wait(30)
+        return Done(results=(), pictures=())
+
+    monkeypatch.setattr(transfer, "UNDER_WAY", most)
+    monkeypatch.setattr(transfer, "TICK", 0.01)
+    monkeypatch.setattr(transfer, "send", send)
+    monkeypatch.setattr(transfer, "prove", prove)
+    route: Any = None
+    with Threads(route=route) as crew:
+        results = crew.results(shard() for _ in range(shards))
+        assert wait_for(lambda: next(results) is None and len(sent) >= most)
+        assert [next(results) for _ in range(20)] == [None] * 20
+        assert len(sent) == most
+        may_end.set()
+        assert sum(done is not None for done in results) == shards
+
+
+def shard() -> Shard:
+    rows = (Row._make([""] * len(Row._fields)),)
+    return Shard(rows=rows, uploads={}, after="", sampled=frozenset(), pictured=frozenset())
